@@ -1,0 +1,150 @@
+# Each gate is one name, the same at home and in CI. Presumed are a Rust toolchain, CPython 3.11 or
+# newer with pip, make and a C compiler; all else is fetched into the virtual environment and target/.
+#
+#     make build                                         the package in .venv
+#     PYTHON=python3.12 VENV=.venv312 make build         another interpreter beside it
+#     make test                                          all that CI runs
+#
+# A gate that ran nothing fails.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+# In the order of CI: what fails soonest comes first.
+GATES := fmt lint docs deny test-rust loom build stubs test-python demo examples
+
+override VENV := $(abspath $(VENV))
+PY := $(VENV)/bin/python
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TOOLS := $(VENV)/.tools
+PACKAGE := $(VENV)/.package
+CARGO_DENY := target/tools/bin/cargo-deny
+PYTHON_CODE := python tests benches examples
+SOURCES := Cargo.toml Cargo.lock pyproject.toml requirements-dev.txt \
+	$(shell find crates/procession crates/procession-python \( -name '*.rs' -o -name Cargo.toml \) \
+		-not -path '*/tests/*' -not -path '*/benches/*' -not -path '*/examples/*')
+
+# PyO3 builds for this interpreter, also where cargo is called without maturin.
+export PYO3_PYTHON := $(PY)
+export CARGO_TERM_COLOR ?= never
+
+# Passes its input on, and fails if cargo's test programs ran no test, one of `tests/` by itself included.
+COUNT_TESTS := awk '{ print; fflush() } \
+	/^ *Running / || /^ *Doc-tests/ { file = $$2 ~ /^tests\// ? $$2 : "" } \
+	/^test result:/ { n += $$4; if (file && $$4 + $$6 + $$8 == 0) none = none " " file } \
+	END { if (!n || none) { print "no test ran" (none ? " in" none : ""); exit 1 } print n " tests passed" }'
+
+.PHONY: help $(GATES) test format msrv bench bench-quick soak clean
+
+help:
+	@echo "Gates, in the order in which 'make test' runs them: $(GATES)"
+	@echo "Others: test format msrv bench bench-quick soak clean"
+
+# The virtual environment, the tools in it, the package in it. Each stamp lies inside, so that
+# removing the folder removes them too.
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or newer is needed; PYTHON= names one")'
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+$(TOOLS): requirements-dev.txt $(VENV)/.created
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+$(PACKAGE): $(TOOLS) $(SOURCES)
+	VIRTUAL_ENV=$(VENV) $(PY) -m maturin develop --release --locked
+	touch $@
+
+build: $(PACKAGE)
+	$(PY) -c 'import procession; print("procession, from", procession.__file__)'
+
+# Checks of the text.
+
+fmt: $(TOOLS)
+	$(CARGO) fmt --all --check
+	$(PY) -m ruff format --check $(PYTHON_CODE)
+
+format: $(TOOLS)
+	$(CARGO) fmt --all
+	$(PY) -m ruff format $(PYTHON_CODE)
+	$(PY) -m ruff check --fix $(PYTHON_CODE)
+
+lint: $(TOOLS)
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(PY) -m ruff check $(PYTHON_CODE)
+
+docs: $(TOOLS)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --all-features
+
+# Advisories are left out: their database is a git repository on the network (see deny.toml).
+deny: $(CARGO_DENY)
+	$(CARGO) metadata --locked --format-version 1 >/dev/null
+	$(CARGO_DENY) check bans licenses sources
+
+# Unoptimized: it compiles in a third of the time, and the tool runs for a second.
+$(CARGO_DENY):
+	$(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked --debug \
+		--config profile.dev.debug=false --root target/tools --target-dir target/tools/build
+	rm -rf target/tools/build
+
+# The oldest compiler that Cargo.toml promises. Not in CI, where clippy's `incompatible_msrv`
+# looks at the same promise without fetching a toolchain.
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	rustup toolchain install $(MSRV) --profile minimal --no-self-update
+	rustup run $(MSRV) cargo check --locked -p procession -p procession-testing --all-targets --target-dir target/msrv
+
+# Tests.
+
+test-rust:
+	$(CARGO) test --locked --no-fail-fast -p procession -p procession-testing 2>&1 | $(COUNT_TESTS)
+
+# Under the model checker. `--cfg loom` changes every crate's build, hence a folder of its own.
+loom:
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked -p procession --lib --release \
+		--target-dir target/loom loom 2>&1 | $(COUNT_TESTS)
+
+# Exit status 5, "no tests collected", is a failure like any other.
+test-python: $(PACKAGE)
+	$(PY) -m pytest -m "not soak"
+
+stubs: $(PACKAGE)
+	MYPYPATH=python $(PY) -m mypy.stubtest procession._procession --allowlist tests/stubtest-allow.txt
+
+WORDCOUNT := $(TARGET)/release/examples/wordcount
+demo: $(PACKAGE)
+	$(CARGO) build --locked --release -p procession --example wordcount
+	$(PY) examples/demo.py --rust $(WORDCOUNT)
+
+examples: $(PACKAGE)
+	$(CARGO) build --locked --release -p procession --examples
+	$(PY) examples/run.py --rust $(TARGET)/release/examples
+
+test:
+	@.ci/gates $(GATES)
+
+# By hand: measurements and long runs.
+
+bench: $(PACKAGE)
+	PROCESSION_BENCH_OUT=$(TARGET)/bench $(CARGO) bench --locked -p procession --bench '*'
+	$(PY) benches/compare.py --out $(TARGET)/bench
+
+bench-quick: $(PACKAGE)
+	PROCESSION_BENCH_OUT=$(TARGET)/bench PROCESSION_BENCH_QUICK=1 $(CARGO) bench --locked -p procession --bench '*'
+	$(PY) benches/compare.py --quick --out $(TARGET)/bench
+
+soak: $(PACKAGE)
+	PROCESSION_TEST_TIMEOUT=3600 $(CARGO) test --locked --release -p procession -- --include-ignored 2>&1 | $(COUNT_TESTS)
+	$(PY) -m pytest -m soak -o faulthandler_timeout=3600
+
+clean:
+	rm -rf target $(VENV)
+	find python -name '*.so' -delete

@@ -1,0 +1,136 @@
+"""One measurement, in a process of its own: `python benches/cases.py MODULE CASE SCALE`.
+
+MODULE is `multiprocessing` or `procession`; SCALE multiplies the number of operations. Prints one
+line of JSON: how many operations there were and how many seconds they took. `compare.py` runs this
+for both modules in turn.
+"""
+
+import importlib
+import json
+import sys
+import time
+
+WORKERS = 2
+
+
+def successor(number):
+    return number + 1
+
+
+def do_nothing():
+    pass
+
+
+def produce(ready, go, channel, item, count):
+    ready.put("producer")
+    go.get()
+    for _ in range(count):
+        channel.put(item)
+    channel.close()
+    channel.join_thread()
+
+
+def produce_numbers(ready, go, channel, count):
+    ready.put("producer")
+    go.get()
+    for number in range(count):
+        channel.put(number)
+    channel.close()
+    channel.join_thread()
+
+
+def consume(ready, go, channel, count):
+    ready.put("consumer")
+    go.get()
+    for _ in range(count):
+        channel.get()
+    ready.put("done")
+
+
+def transfer(ctx, producer, arguments, count):
+    """Move `count` items from one new process to another; from the word "go" to the last one."""
+    ready, channel = ctx.Queue(), ctx.Queue()
+    go = [ctx.Queue(), ctx.Queue()]
+    children = [
+        ctx.Process(target=producer, args=(ready, go[0], channel, *arguments, count)),
+        ctx.Process(target=consume, args=(ready, go[1], channel, count)),
+    ]
+    for child in children:
+        child.start()
+    for _ in children:
+        ready.get()
+    start = time.perf_counter()
+    for one in go:
+        one.put(None)
+    assert ready.get() == "done"
+    seconds = time.perf_counter() - start
+    for child in children:
+        child.join()
+    return seconds
+
+
+def queue_of_ints(ctx, count):
+    return transfer(ctx, produce_numbers, (), count)
+
+
+def queue_of_bytes(size):
+    def measure(ctx, count):
+        return transfer(ctx, produce, (b"x" * size,), count)
+
+    return measure
+
+
+def pool_map(ctx, count):
+    """`map` with one task per item."""
+    with ctx.Pool(WORKERS) as pool:
+        pool.map(successor, range(100), chunksize=1)
+        start = time.perf_counter()
+        results = pool.map(successor, range(count), chunksize=1)
+        seconds = time.perf_counter() - start
+    assert results == list(range(1, count + 1))
+    return seconds
+
+
+def pool_apply(ctx, count):
+    """One task at a time, there and back."""
+    with ctx.Pool(WORKERS) as pool:
+        pool.map(successor, range(100), chunksize=1)
+        start = time.perf_counter()
+        for number in range(count):
+            pool.apply(successor, (number,))
+        return time.perf_counter() - start
+
+
+def start_and_join(ctx, count):
+    start = time.perf_counter()
+    for _ in range(count):
+        child = ctx.Process(target=do_nothing)
+        child.start()
+        child.join()
+    return time.perf_counter() - start
+
+
+# For each case: the start method, the function, the number of operations, what one is called, and
+# the bytes that it moves.
+CASES = {
+    "pool map, chunksize=1": ("fork", pool_map, 100_000, "tasks", 0),
+    "pool apply": ("fork", pool_apply, 5_000, "calls", 0),
+    "queue of small ints": ("fork", queue_of_ints, 300_000, "messages", 0),
+    "queue, 1 KiB": ("fork", queue_of_bytes(1 << 10), 100_000, "messages", 1 << 10),
+    "queue, 64 KiB": ("fork", queue_of_bytes(1 << 16), 10_000, "messages", 1 << 16),
+    "queue, 1 MiB": ("fork", queue_of_bytes(1 << 20), 500, "messages", 1 << 20),
+    "start and join, fork": ("fork", start_and_join, 200, "processes", 0),
+    "start and join, spawn": ("spawn", start_and_join, 20, "processes", 0),
+}
+
+
+def main():
+    module, case, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    method, measure, count, _, _ = CASES[case]
+    count = max(1, round(count * scale))
+    seconds = measure(importlib.import_module(module).get_context(method), count)
+    print(json.dumps({"operations": count, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

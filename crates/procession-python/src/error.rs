@@ -1,0 +1,201 @@
+//! The one place where errors of the engine become Python exceptions.
+//!
+//! Built-in exceptions come first, then those of the original. Our own two, in
+//! `python/procession/errors.py`, are for cases in which the original hangs.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+
+use procession::WaitError;
+use procession::channel::{GetError, PutError};
+use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
+use procession::process::{BootError, SpawnError};
+use procession::shm::ArenaError;
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::wait::Interruption;
+
+/// Exceptions that are defined in Python.
+mod python {
+    use pyo3::import_exception;
+
+    import_exception!(procession.errors, BrokenPoolError);
+    import_exception!(procession.errors, ProcessError);
+    import_exception!(procession.errors, TimeoutError);
+    import_exception!(procession.errors, WorkerDiedError);
+    import_exception!(queue, Empty);
+    import_exception!(queue, Full);
+}
+
+/// An exception made of an error of the engine, or one that Python code raised.
+#[derive(Debug)]
+pub(crate) struct EngineError(PyErr);
+
+/// What methods that call the engine return.
+pub(crate) type EngineResult<T> = Result<T, EngineError>;
+
+impl From<PyErr> for EngineError {
+    fn from(error: PyErr) -> Self {
+        Self(error)
+    }
+}
+
+impl From<EngineError> for PyErr {
+    fn from(error: EngineError) -> Self {
+        error.0
+    }
+}
+
+/// The text of an error, with those of its causes behind it.
+fn text_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // Writing to a `String` does not fail.
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// An `OSError`, of the subclass that goes with its number.
+fn os_error(error: &dyn Error, source: &io::Error) -> PyErr {
+    match source.raw_os_error() {
+        Some(errno) => PyOSError::new_err((errno, text_of(error))),
+        None => PyOSError::new_err(text_of(error)),
+    }
+}
+
+impl From<io::Error> for EngineError {
+    fn from(error: io::Error) -> Self {
+        Self(os_error(&error, &error))
+    }
+}
+
+impl From<ArenaError> for EngineError {
+    fn from(error: ArenaError) -> Self {
+        Self(match &error {
+            ArenaError::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
+            ArenaError::Os { source, .. } => os_error(&error, source),
+            _ => PyRuntimeError::new_err(text_of(&error)),
+        })
+    }
+}
+
+impl From<SpawnError> for EngineError {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Arena(source) => source.into(),
+            SpawnError::Os { ref source, .. } => Self(os_error(&error, source)),
+            SpawnError::ZeroByte { .. } => Self(PyValueError::new_err(error.to_string())),
+            _ => Self(PyRuntimeError::new_err(text_of(&error))),
+        }
+    }
+}
+
+impl From<BootError> for EngineError {
+    fn from(error: BootError) -> Self {
+        match error {
+            BootError::Arena(source) => source.into(),
+            BootError::Os { ref source, .. } => Self(os_error(&error, source)),
+            _ => Self(PyRuntimeError::new_err(text_of(&error))),
+        }
+    }
+}
+
+impl From<PutError> for EngineError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Full => Self(python::Full::new_err(())),
+            PutError::Arena(source) => source.into(),
+            _ => Self(PyRuntimeError::new_err(text_of(&error))),
+        }
+    }
+}
+
+impl From<GetError> for EngineError {
+    fn from(error: GetError) -> Self {
+        match error {
+            GetError::Empty => Self(python::Empty::new_err(())),
+            GetError::Arena(source) => source.into(),
+            _ => Self(PyRuntimeError::new_err(text_of(&error))),
+        }
+    }
+}
+
+impl From<WaitError> for EngineError {
+    fn from(_: WaitError) -> Self {
+        // As in the original, without a text.
+        Self(python::TimeoutError::new_err(()))
+    }
+}
+
+impl From<PoolError> for EngineError {
+    fn from(error: PoolError) -> Self {
+        Self(match error {
+            PoolError::Closed => PyValueError::new_err("Pool not running"),
+            PoolError::NotClosed => PyValueError::new_err("Pool is still running"),
+            PoolError::NoWorkers => PyValueError::new_err("Number of processes must be at least 1"),
+            PoolError::Broken(breakage) => python::BrokenPoolError::new_err(breakage.to_string()),
+            PoolError::Arena(source) => return source.into(),
+            PoolError::Os { ref source, .. } => os_error(&error, source),
+            PoolError::TimedOut => python::TimeoutError::new_err(()),
+            // The launcher is Python code, so this is what it raised.
+            PoolError::Launch(source) => match source.downcast::<PyErr>() {
+                Ok(raised) => *raised,
+                Err(other) => PyRuntimeError::new_err(text_of(other.as_ref())),
+            },
+            other => PyRuntimeError::new_err(text_of(&other)),
+        })
+    }
+}
+
+impl From<ServeError> for EngineError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Arena(source) => source.into(),
+            other => Self(PyRuntimeError::new_err(text_of(&other))),
+        }
+    }
+}
+
+impl From<TaskLost> for EngineError {
+    fn from(lost: TaskLost) -> Self {
+        Self(match lost {
+            TaskLost::WorkerDied(death) => worker_died(&death),
+            TaskLost::Broken(breakage) => python::BrokenPoolError::new_err(breakage.to_string()),
+            other => python::ProcessError::new_err(other.to_string()),
+        })
+    }
+}
+
+fn worker_died(death: &WorkerDied) -> PyErr {
+    let exitcode = death.status.python_exitcode();
+    python::WorkerDiedError::new_err((death.to_string(), death.pid, exitcode, death.task))
+}
+
+impl Interruption for WaitError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for PutError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for GetError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for PoolError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}

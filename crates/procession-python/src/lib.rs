@@ -1,0 +1,47 @@
+//! The native half of the Python package `procession`.
+//!
+//! One file per class that Python sees. Each adds to its engine type what Python needs and no
+//! more: arguments taken apart, the interpreter let go of while blocked, signal handlers run,
+//! and errors turned into exceptions (`error.rs`, once for all). Objects become bytes in
+//! `pickling.rs` and `codec/`. No protocol and no shared state is kept here.
+//!
+//! A `///` comment on a class or method becomes its `__doc__`; the full text for users is in
+//! `python/procession/_procession.pyi`.
+
+mod codec;
+mod error;
+mod failure;
+mod forks;
+mod generic;
+mod iterate;
+mod jobs;
+mod pickling;
+mod pool;
+mod process;
+mod queue;
+mod result;
+mod wait;
+mod worker;
+
+use pyo3::pymodule;
+
+/// The engine of `procession`, for the modules of the package.
+#[pymodule(gil_used = true)]
+mod _procession {
+    #[pymodule_export]
+    use crate::forks::{PyPreparedFork, in_use};
+    #[pymodule_export]
+    use crate::iterate::PyResultIterator;
+    #[pymodule_export]
+    use crate::pickling::{dumps, loads};
+    #[pymodule_export]
+    use crate::pool::PyPool;
+    #[pymodule_export]
+    use crate::process::{PyBoot, PyChild, own_sentinel, start_program, take_boot};
+    #[pymodule_export]
+    use crate::queue::PyQueue;
+    #[pymodule_export]
+    use crate::result::PyAsyncResult;
+    #[pymodule_export]
+    use crate::worker::PyWorkerBoot;
+}

@@ -1,0 +1,227 @@
+//! The engine of `multiprocessing.pool.Pool`.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use procession::pool::raw::{
+    Frames, JobRef, LaunchError, Launched, Launcher, Options, Order, Phase, RawPool, WorkerBoot,
+};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFunction, PyList, PyTuple};
+
+use crate::error::EngineResult;
+use crate::iterate::{PyResultIterator, Source, Stream};
+use crate::jobs::{self, Call};
+use crate::pickling::{dump, with_scratch};
+use crate::process::PyChild;
+use crate::result::{Callbacks, PyAsyncResult, Shape};
+use crate::wait::blocking;
+use crate::worker::PyWorkerBoot;
+
+/// Tasks written down before the first of them are submitted.
+const SUBMIT_EVERY: usize = 16 << 10;
+
+/// Starts workers by calling Python.
+struct PyLauncher(Py<PyAny>);
+
+impl Launcher for PyLauncher {
+    fn launch(&self, boot: WorkerBoot) -> Result<Launched, LaunchError> {
+        let launched = Python::try_attach(|py| -> PyResult<Launched> {
+            let worker = self.0.bind(py).call1((PyWorkerBoot(boot),))?;
+            let (child, name) = worker.extract::<(PyRef<'_, PyChild>, String)>()?;
+            Ok(Launched { child: child.0.clone(), name })
+        });
+        match launched {
+            Some(launched) => launched.map_err(LaunchError::from),
+            None => Err("the interpreter is shutting down".into()),
+        }
+    }
+}
+
+/// Worker processes and the tasks that they carry out.
+#[pyclass(name = "Pool", module = "procession._procession", frozen)]
+pub(crate) struct PyPool {
+    /// Always there until it is dropped.
+    raw: Option<RawPool>,
+    /// The function of the last call: mostly it is the function of the next one too.
+    last: Mutex<Option<(Py<PyAny>, JobRef)>>,
+    /// Iterators with input that is not submitted yet.
+    streams: Mutex<Vec<Weak<Stream>>>,
+}
+
+impl PyPool {
+    fn raw(&self) -> PyResult<&RawPool> {
+        self.raw.as_ref().ok_or_else(|| PyRuntimeError::new_err("the pool is being dropped"))
+    }
+
+    /// The function, as something that tasks can refer to.
+    fn job(&self, function: &Bound<'_, PyAny>) -> EngineResult<JobRef> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, job)) = &*last {
+            if known.is(function) {
+                return Ok(job.clone());
+            }
+        }
+        // Pickling runs Python code.
+        drop(last);
+        let job = with_scratch(|bytes| -> EngineResult<JobRef> {
+            let pins = dump(function, bytes)?;
+            Ok(self.raw()?.register_job(bytes, pins)?)
+        })?;
+        // These pickle by their name. Of all others the pickle may be another one next time.
+        if function.is_exact_instance_of::<PyFunction>() {
+            last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some((function.clone().unbind(), job.clone()));
+        }
+        Ok(job)
+    }
+
+    /// Submits one task for every object that `items` gives.
+    fn submit<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        call: Call,
+        shape: Shape,
+        callbacks: Option<Callbacks>,
+        items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+    ) -> EngineResult<Py<PyAsyncResult>> {
+        let job = self.job(function)?;
+        let batch = self.raw()?.batch(Order::Index)?;
+        let mut frames = Frames::new(&job, call.kind());
+        for item in items {
+            jobs::push(&mut frames, &item?)?;
+            if frames.len() == SUBMIT_EVERY {
+                blocking(py, || batch.submit(&mut frames))??;
+            }
+        }
+        if !frames.is_empty() {
+            blocking(py, || batch.submit(&mut frames))??;
+        }
+        PyAsyncResult::new(py, batch, shape, callbacks)
+    }
+}
+
+#[pymethods]
+impl PyPool {
+    /// Start the workers. `launch` starts one: it takes a `WorkerBoot` and returns child and name.
+    #[new]
+    fn py_new(
+        py: Python<'_>,
+        workers: usize,
+        retries: u32,
+        launch: Py<PyAny>,
+    ) -> EngineResult<Self> {
+        let options = Options { workers, retries };
+        let launcher = Box::new(PyLauncher(launch));
+        let raw = py.detach(|| RawPool::start(options, launcher))?;
+        Ok(Self { raw: Some(raw), last: Mutex::new(None), streams: Mutex::new(Vec::new()) })
+    }
+
+    /// Submit one call.
+    #[pyo3(signature = (func, args, kwds, callback=None, error_callback=None))]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        func: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        kwds: &Bound<'_, PyDict>,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> EngineResult<Py<PyAsyncResult>> {
+        let callbacks = Callbacks::new(callback, error_callback);
+        let payload = PyTuple::new(py, [args.as_any(), kwds.as_any()])?.into_any();
+        self.submit(py, func, Call::Full, Shape::Single, callbacks, [Ok(payload)].into_iter())
+    }
+
+    /// Submit a call for every object of a list, `chunksize` of them in a task.
+    #[pyo3(signature = (func, items, chunksize, star, callback=None, error_callback=None))]
+    fn map(
+        &self,
+        py: Python<'_>,
+        func: &Bound<'_, PyAny>,
+        items: &Bound<'_, PyList>,
+        chunksize: usize,
+        star: bool,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> EngineResult<Py<PyAsyncResult>> {
+        let callbacks = Callbacks::new(callback, error_callback);
+        if chunksize <= 1 {
+            let call = if star { Call::Star } else { Call::Item };
+            return self.submit(py, func, call, Shape::List, callbacks, items.iter().map(Ok));
+        }
+        let call = if star { Call::Stars } else { Call::Items };
+        let starts = (0..items.len()).step_by(chunksize);
+        let chunks = starts.map(|start| Ok(items.get_slice(start, start + chunksize).into_any()));
+        self.submit(py, func, call, Shape::Chunks, callbacks, chunks)
+    }
+
+    /// Submit calls for the objects of an iterable as their results are asked for.
+    #[pyo3(signature = (func, iterable, chunksize, window, ordered))]
+    fn imap(
+        &self,
+        py: Python<'_>,
+        func: &Bound<'_, PyAny>,
+        iterable: &Bound<'_, PyAny>,
+        chunksize: usize,
+        window: usize,
+        ordered: bool,
+    ) -> EngineResult<PyResultIterator> {
+        let source = Source {
+            input: iterable.try_iter()?.unbind(),
+            job: self.job(func)?,
+            chunksize,
+            window,
+        };
+        let order = if ordered { Order::Index } else { Order::Finish };
+        let stream = Stream::new(py, self.raw()?.batch(order)?, source)?;
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams.push(Arc::downgrade(&stream));
+        Ok(PyResultIterator { stream, chunks: chunksize > 1 })
+    }
+
+    /// `RUN`, `CLOSE` or `TERMINATE`; `INHERITED` in a process that does not own the pool.
+    #[getter]
+    fn state(&self) -> PyResult<&'static str> {
+        Ok(match self.raw()?.status().map(|status| status.phase) {
+            Ok(Phase::Running) => "RUN",
+            Ok(Phase::Closed) => "CLOSE",
+            Ok(_) => "TERMINATE",
+            // In a copy of the process that owns it.
+            Err(_) => "INHERITED",
+        })
+    }
+
+    /// Take no more calls. Those that were made are carried out.
+    fn close(&self, py: Python<'_>) -> EngineResult<()> {
+        let streams =
+            std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
+        for stream in streams.iter().filter_map(Weak::upgrade) {
+            stream.submit_rest(py)?;
+        }
+        Ok(self.raw()?.close()?)
+    }
+
+    /// End the workers, whatever they are doing.
+    fn terminate(&self, py: Python<'_>) -> EngineResult<()> {
+        let raw = self.raw()?;
+        Ok(blocking(py, || raw.terminate())??)
+    }
+
+    /// Block until the workers have ended. The pool must be closed or terminated.
+    fn join(&self, py: Python<'_>) -> EngineResult<()> {
+        let raw = self.raw()?;
+        Ok(blocking(py, || raw.join(None))??)
+    }
+}
+
+impl Drop for PyPool {
+    fn drop(&mut self) {
+        let raw = self.raw.take();
+        // Ends the workers and waits for a thread that may be waiting for the interpreter. Where
+        // there is no interpreter any more, the closure is dropped with the pool in it.
+        Python::try_attach(|py| py.detach(move || drop(raw)));
+    }
+}

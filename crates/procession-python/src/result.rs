@@ -1,0 +1,222 @@
+//! `multiprocessing.pool.AsyncResult`.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use procession::pool::raw::{Outcome, PoolError, RawBatch};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyType};
+
+use crate::error::{EngineError, EngineResult};
+use crate::failure::raised_by_task;
+use crate::generic::generic_alias;
+use crate::pickling::load;
+use crate::wait::{blocking, deadline_after};
+
+/// The value or exception of one task.
+pub(crate) fn settle<'py>(py: Python<'py>, outcome: Outcome) -> PyResult<Bound<'py, PyAny>> {
+    match outcome {
+        Outcome::Done(reply) => load(py, &reply),
+        Outcome::Failed(reply) => Err(raised_by_task(py, &reply)),
+        Outcome::Lost(lost) => Err(EngineError::from(lost).into()),
+    }
+}
+
+/// What the values of the tasks make up together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shape {
+    /// There is one task, and its value is the result.
+    Single,
+    /// A list of the values.
+    List,
+    /// Each value is a list; the result is one list of all their items.
+    Chunks,
+}
+
+/// What the user wants to be called when the result is there.
+pub(crate) struct Callbacks {
+    pub(crate) success: Option<Py<PyAny>>,
+    pub(crate) error: Option<Py<PyAny>>,
+}
+
+impl Callbacks {
+    /// `None` if there is nothing to be called.
+    pub(crate) fn new(success: Option<Py<PyAny>>, error: Option<Py<PyAny>>) -> Option<Self> {
+        (success.is_some() || error.is_some()).then_some(Self { success, error })
+    }
+}
+
+/// The result of a call that a pool carries out.
+#[pyclass(name = "AsyncResult", module = "procession.pool", frozen, weakref)]
+pub(crate) struct PyAsyncResult {
+    batch: Arc<RawBatch>,
+    shape: Shape,
+    /// Once the tasks are done, and somebody asked.
+    settled: PyOnceLock<PyResult<Py<PyAny>>>,
+    /// Where there are callbacks: the result is ready only when they have been called.
+    called_back: Option<Called>,
+}
+
+#[derive(Default)]
+struct Called {
+    over: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// A thread that waits for a callback looks this often whether a signal came.
+const SLICE: Duration = Duration::from_millis(50);
+
+impl Called {
+    fn is_over(&self) -> bool {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_over(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits a while; true if it is over.
+    fn wait(&self, deadline: Option<Instant>) -> bool {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let slice = left.map_or(SLICE, |left| left.min(SLICE));
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(over, slice, |over| !*over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl PyAsyncResult {
+    /// The result of all tasks that `batch` has now.
+    pub(crate) fn new(
+        py: Python<'_>,
+        batch: RawBatch,
+        shape: Shape,
+        callbacks: Option<Callbacks>,
+    ) -> EngineResult<Py<Self>> {
+        let batch = Arc::new(batch);
+        let result = Py::new(
+            py,
+            Self {
+                batch: Arc::clone(&batch),
+                shape,
+                settled: PyOnceLock::new(),
+                called_back: callbacks.as_ref().map(|_| Called::default()),
+            },
+        )?;
+        if let Some(callbacks) = callbacks {
+            let this = result.clone_ref(py);
+            batch.on_complete(Box::new(move || {
+                // Without an interpreter nobody is left to be called.
+                Python::try_attach(|py| this.get().call_back(py, &callbacks));
+            }))?;
+        }
+        Ok(result)
+    }
+
+    /// Tells the user; runs on the pool's thread.
+    fn call_back(&self, py: Python<'_>, callbacks: &Callbacks) {
+        let (callback, value) = match self.settled(py) {
+            Ok(value) => (&callbacks.success, value.clone_ref(py)),
+            Err(error) => (&callbacks.error, error.value(py).clone().into_any().unbind()),
+        };
+        if let Some(callback) = callback {
+            if let Err(error) = callback.call1(py, (value,)) {
+                error.write_unraisable(py, Some(callback.bind(py)));
+            }
+        }
+        self.called_back.iter().for_each(Called::set_over);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.called_back.as_ref().map_or_else(|| self.batch.is_complete(), Called::is_over)
+    }
+
+    /// Waits for the result; false if the time ran out.
+    fn complete(&self, py: Python<'_>, deadline: Option<Instant>) -> EngineResult<bool> {
+        match blocking(py, || self.batch.wait(deadline))? {
+            Ok(()) => {}
+            Err(PoolError::TimedOut) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let Some(called) = &self.called_back else { return Ok(true) };
+        while !py.detach(|| called.wait(deadline)) {
+            py.check_signals()?;
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn settled(&self, py: Python<'_>) -> &PyResult<Py<PyAny>> {
+        self.settled.get_or_init(py, || self.collect(py).map(Bound::unbind))
+    }
+
+    fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let mut outcomes = self.batch.take_all().into_iter();
+        match self.shape {
+            Shape::Single => match outcomes.next() {
+                Some(outcome) => settle(py, outcome),
+                None => Err(PyValueError::new_err("the call has no task")),
+            },
+            Shape::List => {
+                let values = outcomes.map(|outcome| settle(py, outcome));
+                Ok(PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?.into_any())
+            }
+            Shape::Chunks => {
+                let values = PyList::empty(py);
+                for outcome in outcomes {
+                    settle(py, outcome)?.try_iter()?.try_for_each(|item| values.append(item?))?;
+                }
+                Ok(values.into_any())
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl PyAsyncResult {
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(
+        class: &Bound<'py, PyType>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(class, item)
+    }
+
+    /// Block until the call is done and return its value, or raise what it raised.
+    #[pyo3(signature = (timeout=None))]
+    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> EngineResult<Py<PyAny>> {
+        if !self.complete(py, deadline_after(timeout))? {
+            return Err(PoolError::TimedOut.into());
+        }
+        match self.settled(py) {
+            Ok(value) => Ok(value.clone_ref(py)),
+            Err(error) => Err(error.clone_ref(py).into()),
+        }
+    }
+
+    /// Block until the call is done or the time ran out.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> EngineResult<()> {
+        self.complete(py, deadline_after(timeout)).map(drop)
+    }
+
+    /// Say whether the call is done.
+    fn ready(&self) -> bool {
+        self.is_ready()
+    }
+
+    /// Say whether the call returned rather than raised. It must be done.
+    fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        if !this.is_ready() {
+            return Err(PyValueError::new_err(format!("{slf:?} not ready")));
+        }
+        Ok(this.settled(slf.py()).is_ok())
+    }
+}

@@ -1,0 +1,204 @@
+//! Measurements whose figures end up in a file.
+//!
+//! Benches are programs of their own with `harness = false`, because one that starts processes must
+//! call `procession::init` first thing in `main`. Nothing here judges a figure.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+use std::{env, fs};
+
+/// Rounds per case: of a measurement, and of a quick look.
+const ROUNDS: (usize, usize) = (7, 2);
+
+/// The figures of one bench program.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Instant;
+/// use procession_testing::Report;
+///
+/// let mut report = Report::new("sums");
+/// let count = report.scaled(1_000_000);
+/// report.measure("sum of u64", "additions", || {
+///     let start = Instant::now();
+///     std::hint::black_box((0..count).sum::<u64>());
+///     (count, start.elapsed())
+/// });
+/// report.finish();
+/// ```
+#[derive(Debug)]
+pub struct Report {
+    name: &'static str,
+    quick: bool,
+    cases: Vec<Case>,
+}
+
+#[derive(Debug)]
+struct Case {
+    name: String,
+    unit: &'static str,
+    /// Operations a second, one per round.
+    rates: Vec<f64>,
+}
+
+impl Report {
+    /// An empty report. `PROCESSION_BENCH_QUICK` in the environment asks for a quick look.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self { name, quick: env::var_os("PROCESSION_BENCH_QUICK").is_some(), cases: Vec::new() }
+    }
+
+    /// How many operations to do where a full measurement does `count`.
+    #[must_use]
+    pub fn scaled(&self, count: u64) -> u64 {
+        if self.quick { (count / 10).max(1) } else { count }
+    }
+
+    /// Runs a case in several rounds and prints the median.
+    ///
+    /// `round` returns the number of operations, which are called `unit`, and the time they took.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a round took no time at all.
+    pub fn measure(
+        &mut self,
+        case: impl Into<String>,
+        unit: &'static str,
+        mut round: impl FnMut() -> (u64, Duration),
+    ) {
+        let rounds = if self.quick { ROUNDS.1 } else { ROUNDS.0 };
+        let rates = (0..rounds).map(|_| {
+            let (count, time) = round();
+            assert!(!time.is_zero(), "a round that took no time measures nothing");
+            #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+            let count = count as f64;
+            count / time.as_secs_f64()
+        });
+        let case = Case { name: case.into(), unit, rates: rates.collect() };
+        let median = case.median();
+        eprintln!("{:<32}{median:>14.0} {unit} per second, {:.3} µs each", case.name, 1e6 / median);
+        self.cases.push(case);
+    }
+
+    /// Writes the file: `rust-NAME.json` in `PROCESSION_BENCH_OUT`, or in `target/bench`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if nothing was measured or the file cannot be written.
+    pub fn finish(self) {
+        assert!(!self.cases.is_empty(), "a report without a case reports nothing");
+        let folder = env::var_os("PROCESSION_BENCH_OUT").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench")),
+            PathBuf::from,
+        );
+        let quick = if self.quick { "-quick" } else { "" };
+        let path = folder.join(format!("rust-{}{quick}.json", self.name));
+        fs::create_dir_all(&folder).expect("the folder for the figures can be made");
+        fs::write(&path, self.to_json()).expect("the figures can be written");
+        eprintln!("raw figures: {}", path.display());
+    }
+
+    fn to_json(&self) -> String {
+        let mut json = String::from("{\n");
+        let command = env::args().collect::<Vec<_>>().join(" ");
+        let seconds =
+            since_1970().map_or_else(|| "null".to_owned(), |time| time.as_secs().to_string());
+        let _ = writeln!(json, "  \"command\": {},", quoted(&command));
+        let _ = writeln!(json, "  \"seconds since 1970\": {seconds},");
+        let _ = writeln!(json, "  \"processor\": {},", quoted(&processor()));
+        let _ = writeln!(json, "  \"processors\": {},", processors());
+        let _ = writeln!(json, "  \"system\": {},", quoted(&output_of("uname", &["-sr"])));
+        let _ = writeln!(json, "  \"compiler\": {},", quoted(&output_of("rustc", &["--version"])));
+        let _ = writeln!(json, "  \"quick\": {},", self.quick);
+        let cases: Vec<_> = self.cases.iter().map(Case::to_json).collect();
+        let _ = writeln!(json, "  \"results\": [\n{}\n  ]\n}}", cases.join(",\n"));
+        json
+    }
+}
+
+impl Case {
+    fn median(&self) -> f64 {
+        let mut sorted = self.rates.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+
+    fn to_json(&self) -> String {
+        let rates: Vec<_> = self.rates.iter().map(|rate| format!("{rate:.1}")).collect();
+        format!(
+            "    {{\"case\": {}, \"unit\": {}, \"rates\": [{}], \"median\": {:.1}}}",
+            quoted(&self.name),
+            quoted(&format!("{} per second", self.unit)),
+            rates.join(", "),
+            self.median(),
+        )
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let escaped = text.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the date of the measurement, not a deadline")]
+fn since_1970() -> Option<Duration> {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
+    line.split_once(':').map_or("", |(_, name)| name).trim().to_owned()
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// What a command prints; nothing if it cannot be run.
+fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report { name: "test", quick: true, cases: Vec::new() };
+        report.measure("a \"case\"\n", "things", || (10, Duration::from_secs(2)));
+        report
+    }
+
+    #[test]
+    fn rate_is_operations_per_second() {
+        assert!((report().cases[0].median() - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn text_in_the_file_is_quoted() {
+        let json = report().to_json();
+        assert!(
+            json.contains(r#""case": "a \"case\"\u000a", "unit": "things per second""#),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn quick_look_does_a_tenth() {
+        assert_eq!(report().scaled(1000), 100);
+        assert_eq!(report().scaled(3), 1);
+    }
+}

@@ -1,0 +1,766 @@
+//! The queue of byte messages that everything else sends with.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::channel::error::{GetError, PutError};
+use crate::channel::message::Message;
+use crate::channel::state::{
+    CHUNK, ClaimWord, FIRST_RECORD, INLINE_MAX, MOST_RECORDS, NEXT, OWN, Position, QueueState,
+    RecordHeader, RecordKind,
+};
+use crate::error::WaitError;
+use crate::primitive::Ordering;
+use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, RobustLock, Shared, Taken};
+use crate::sync::spin::SpinBudget;
+
+/// How long a call that must not block waits for the short critical section of another process
+/// before it gives up: it ends early unless that process was stopped in the middle.
+const GRACE: Duration = Duration::from_secs(1);
+/// `put_many` publishes this many messages at a time.
+const PUBLISH_EVERY: u64 = 32;
+
+/// A queue of byte messages between the processes of a tree.
+///
+/// Any number of processes and threads may put and get at once. A message is in shared memory
+/// when [`put`](Self::put) returns, so it outlives its sender; messages of one sender are received
+/// in order. A process that is killed in the middle of a call leaves the queue as if it had not
+/// made that call, or had completed it.
+///
+/// Handles are cheap to clone and can be sent anywhere inside the tree; the queue goes with the
+/// last of them, and with it what nobody has received.
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::ByteQueue;
+///
+/// let queue = ByteQueue::new(0)?; // no limit but memory
+/// queue.put(b"hello", None)?;
+/// assert_eq!(queue.get(None)?.as_ref(), b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ByteQueue {
+    state: Shared<QueueState>,
+    /// What this process has learned about waiting here.
+    spin: Arc<Spin>,
+}
+
+#[derive(Debug)]
+struct Spin {
+    items: SpinBudget,
+    room: SpinBudget,
+}
+
+/// The body of a message on its way into a record.
+enum Body<'a> {
+    Inline(&'a [u8]),
+    Parcel(ParcelGuard<'a>),
+}
+
+/// Frees a parcel unless it was handed to the queue.
+struct ParcelGuard<'a> {
+    arena: &'a Arena,
+    handle: Handle,
+}
+
+impl Drop for ParcelGuard<'_> {
+    fn drop(&mut self) {
+        if !self.handle.is_none() {
+            self.arena.free(self.handle);
+        }
+    }
+}
+
+/// A record that has been read and not yet consumed.
+enum Read {
+    Copied(Message),
+    Parcel(Handle),
+}
+
+impl ByteQueue {
+    /// Makes an empty queue that holds at most `max_items` messages; 0 means as many as there is
+    /// memory for.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError`] when there is no shared memory for it.
+    pub fn new(max_items: usize) -> Result<Self, ArenaError> {
+        let max_items = (max_items as u64).min(MOST_RECORDS);
+        Shared::new(|state: &QueueState| {
+            state.settings.max_items.store(max_items, Ordering::Relaxed);
+        })
+        .map(Self::with)
+    }
+
+    fn with(state: Shared<QueueState>) -> Self {
+        let spin = Spin { items: SpinBudget::new(), room: SpinBudget::new() };
+        Self { state, spin: Arc::new(spin) }
+    }
+
+    /// The queue that `raw`, a number from [`note`](Self::note), stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when there is no such queue any more.
+    pub fn open(raw: u64) -> Result<Self, ArenaError> {
+        Shared::open(Handle::from_raw(raw)).map(Self::with)
+    }
+
+    /// The number that stands for the queue in the data which [`pack`](crate::shm::pack) is
+    /// packing on this thread, for serializers that know nothing of serde.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutsideTree`] outside of `pack`.
+    pub fn note(&self) -> Result<u64, ArenaError> {
+        self.state.pack().map(Handle::raw)
+    }
+
+    /// Puts a message in; returns when it is in shared memory.
+    ///
+    /// Blocks while the queue is full, until `deadline`; `None` means for ever, a time in the past
+    /// not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError::Full`] at the deadline, [`PutError::Closed`], [`PutError::Interrupted`] when a
+    /// signal handler has run while it waited, [`PutError::Arena`] when memory is at its limit.
+    /// Nothing was put in then.
+    pub fn put(&self, payload: &[u8], deadline: Option<Instant>) -> Result<(), PutError> {
+        self.put_pinned(payload, &Pins::default(), deadline)
+    }
+
+    /// Puts a message in that names shared objects, which stay alive at least as long as it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn put_pinned(
+        &self,
+        payload: &[u8],
+        pins: &Pins,
+        deadline: Option<Instant>,
+    ) -> Result<(), PutError> {
+        let arena = Arena::current()?;
+        let mut body = Self::body(arena, payload, pins)?;
+        loop {
+            {
+                let _lock = self.lock_put(arena, deadline)?;
+                self.check_open()?;
+                if self.room_for_put() > 0 {
+                    let tail = self.append(arena, self.tail(), &mut body)?;
+                    self.publish(tail);
+                    break;
+                }
+            }
+            self.wait_for_room(deadline)?;
+        }
+        self.state.waiting_for_items.0.notify(1);
+        Ok(())
+    }
+
+    /// Puts messages in, in order and next to each other as far as room allows, and returns how
+    /// many. Fewer than all means that the deadline passed, or memory was at its limit, after
+    /// those.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), if not even the first one could be put in.
+    pub fn put_many<'a>(
+        &self,
+        payloads: impl IntoIterator<Item = &'a [u8]>,
+        deadline: Option<Instant>,
+    ) -> Result<usize, PutError> {
+        let arena = Arena::current()?;
+        let mut payloads = payloads.into_iter().peekable();
+        let mut put = 0;
+        while payloads.peek().is_some() {
+            let batch = self.put_batch(arena, &mut payloads, deadline);
+            match batch {
+                Ok(0) => {}
+                Ok(count) => {
+                    put += count;
+                    self.state.waiting_for_items.0.notify(count as u32);
+                    continue;
+                }
+                Err(error) => return if put > 0 { Ok(put) } else { Err(error) },
+            }
+            if let Err(error) = self.wait_for_room(deadline) {
+                return if put > 0 { Ok(put) } else { Err(error.into()) };
+            }
+        }
+        Ok(put)
+    }
+
+    /// Puts in what there is room for, up to [`PUBLISH_EVERY`].
+    fn put_batch<'a>(
+        &self,
+        arena: &Arena,
+        payloads: &mut std::iter::Peekable<impl Iterator<Item = &'a [u8]>>,
+        deadline: Option<Instant>,
+    ) -> Result<usize, PutError> {
+        let _lock = self.lock_put(arena, deadline)?;
+        self.check_open()?;
+        let room = self.room_for_put().min(PUBLISH_EVERY);
+        let mut tail = self.tail();
+        let mut count = 0;
+        while count < room
+            && let Some(payload) = payloads.peek()
+        {
+            let appended = Self::body(arena, payload, &Pins::default())
+                .and_then(|mut body| self.append(arena, tail, &mut body));
+            match appended {
+                Ok(behind) => tail = behind,
+                Err(_) if count > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+            payloads.next();
+            count += 1;
+        }
+        self.publish(tail);
+        Ok(count as usize)
+    }
+
+    /// Takes the oldest message out.
+    ///
+    /// Blocks while the queue is empty, until `deadline`; `None` means for ever, a time in the
+    /// past not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Empty`] at the deadline, [`GetError::Closed`] when it is empty and closed,
+    /// [`GetError::Interrupted`] when a signal handler has run while it waited.
+    pub fn get(&self, deadline: Option<Instant>) -> Result<Message, GetError> {
+        self.get_with(None, deadline)
+    }
+
+    /// Takes the oldest message out, and says so in `claim` before it is gone from the queue.
+    ///
+    /// The claim is the first eight bytes of the message. Whoever finds the process dead reads
+    /// the claim after [`settle`](Self::settle): it names the message that the process had taken
+    /// and not yet dealt with. Messages shorter than eight bytes are claimed as 0.
+    pub(crate) fn get_claimed(
+        &self,
+        claim: &ClaimWord,
+        deadline: Option<Instant>,
+    ) -> Result<Message, GetError> {
+        self.get_with(Some(claim), deadline)
+    }
+
+    fn get_with(
+        &self,
+        claim: Option<&ClaimWord>,
+        deadline: Option<Instant>,
+    ) -> Result<Message, GetError> {
+        let arena = Arena::current()?;
+        loop {
+            if let Some(message) = self.take_one(arena, claim, deadline)? {
+                return Ok(message);
+            }
+            self.wait_for_items(deadline)?;
+        }
+    }
+
+    /// Takes out what is there, at most `max` messages, and blocks like [`get`](Self::get) while
+    /// there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_many(
+        &self,
+        max: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Message>, GetError> {
+        let arena = Arena::current()?;
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        loop {
+            let messages = self.take_up_to(arena, max, deadline)?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+            self.wait_for_items(deadline)?;
+        }
+    }
+
+    /// Number of messages in the queue. Exact while nobody else puts or gets.
+    pub fn len(&self) -> usize {
+        // The head first: read the other way round, it could overtake the tail.
+        let head = self.head();
+        self.tail().since(head) as usize
+    }
+
+    /// Whether there is no message in the queue. Exact while nobody else puts or gets.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a put would have to wait. Exact while nobody else puts or gets.
+    pub fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// The most messages that the queue holds at a time; 0 if only memory limits it.
+    pub fn max_items(&self) -> usize {
+        self.state.settings.max_items.load(Ordering::Relaxed) as usize
+    }
+
+    /// Ends the queue for all processes: further puts are refused, and gets as well once it is
+    /// empty. Whoever waits is woken.
+    pub fn close(&self) {
+        self.state.settings.closed.store(1, Ordering::SeqCst);
+        self.state.waiting_for_items.0.notify(u32::MAX);
+        self.state.waiting_for_room.0.notify(u32::MAX);
+    }
+
+    /// Whether somebody has called [`close`](Self::close).
+    pub fn is_closed(&self) -> bool {
+        self.state.settings.closed.load(Ordering::SeqCst) != 0
+    }
+
+    /// Lets one waiting consumer look again. A process that was woken and killed before it took
+    /// the message leaves others asleep, for a second at most; who knows of the death helps.
+    pub(crate) fn kick(&self) {
+        self.state.waiting_for_items.0.notify(1);
+    }
+
+    /// Repairs what a dead consumer may have left, its claim above all.
+    pub(crate) fn settle(&self) -> Result<(), ArenaError> {
+        let arena = Arena::current()?;
+        let taken = self.state.got.lock.lock(arena);
+        let died = self.note_death(&taken, true);
+        drop(taken);
+        if died {
+            self.sweep(arena);
+        }
+        Ok(())
+    }
+
+    /// Number of blocks that belong to the queue.
+    #[cfg(test)]
+    pub(super) fn blocks(&self) -> usize {
+        Arena::current().map_or(0, |arena| arena.children_of(self.state.handle()).len())
+    }
+
+    /// Whether two handles are of the same queue.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.state.handle() == other.state.handle()
+    }
+}
+
+/// The two ends.
+impl ByteQueue {
+    fn head(&self) -> Position {
+        Position::unpack(self.state.got.head.load(Ordering::SeqCst))
+    }
+
+    fn tail(&self) -> Position {
+        Position::unpack(self.state.put.tail.load(Ordering::SeqCst))
+    }
+
+    fn has_items(&self) -> bool {
+        !self.is_empty()
+    }
+
+    fn room(&self) -> u64 {
+        self.most_items().saturating_sub(self.len() as u64)
+    }
+
+    fn most_items(&self) -> u64 {
+        match self.state.settings.max_items.load(Ordering::Relaxed) {
+            0 => MOST_RECORDS,
+            max => max,
+        }
+    }
+
+    /// At least how many messages may be put in; 0 only if it is 0. The producers' lock is held.
+    fn room_for_put(&self) -> u64 {
+        let put = &self.state.put;
+        let seen = Position::unpack(put.seen_head.load(Ordering::Relaxed));
+        let most = self.most_items();
+        let room = most.saturating_sub(self.tail().since(seen));
+        if room > 0 {
+            return room;
+        }
+        let head = self.head();
+        put.seen_head.store(head.pack(), Ordering::Relaxed);
+        most.saturating_sub(self.tail().since(head))
+    }
+
+    /// At least how many messages can be taken out; 0 only if it is 0. The consumers' lock is
+    /// held.
+    fn items_for_get(&self, head: Position) -> u64 {
+        let got = &self.state.got;
+        let seen = Position::unpack(got.seen_tail.load(Ordering::Acquire)).since(head);
+        if seen > 0 {
+            return seen;
+        }
+        let tail = self.tail();
+        got.seen_tail.store(tail.pack(), Ordering::Release);
+        tail.since(head)
+    }
+
+    fn check_open(&self) -> Result<(), PutError> {
+        if self.is_closed() { Err(PutError::Closed) } else { Ok(()) }
+    }
+
+    fn wait_for_items(&self, deadline: Option<Instant>) -> Result<(), GetError> {
+        let ready = || {
+            // In this order: what was put in before the queue was closed is still there to get.
+            let closed = self.is_closed();
+            if self.has_items() { Some(Ok(())) } else { closed.then_some(Err(GetError::Closed)) }
+        };
+        self.state.waiting_for_items.0.wait_until(&self.spin.items, deadline, ready)?
+    }
+
+    fn wait_for_room(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
+        let ready = || (self.room() > 0 || self.is_closed()).then_some(());
+        self.state.waiting_for_room.0.wait_until(&self.spin.room, deadline, ready)
+    }
+
+    fn lock_put(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
+        self.lock(arena, &self.state.put.lock, false, deadline)
+    }
+
+    fn lock_get(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
+        self.lock(arena, &self.state.got.lock, true, deadline)
+    }
+
+    fn lock<'a>(
+        &self,
+        arena: &Arena,
+        lock: &'a RobustLock,
+        consumer: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Taken<'a>, WaitError> {
+        loop {
+            let taken = match lock.lock_now(arena) {
+                Some(taken) => taken,
+                None => {
+                    let until = deadline.map(|at| at.max(Instant::now() + GRACE));
+                    lock.lock_until(arena, until)?
+                }
+            };
+            if !self.note_death(&taken, consumer) {
+                return Ok(taken);
+            }
+            drop(taken);
+            self.sweep(arena);
+        }
+    }
+
+    /// Sees to the claim of a consumer that died with the lock, and says whether a process did.
+    fn note_death(&self, taken: &Taken<'_>, consumer: bool) -> bool {
+        if consumer && taken.owner_died.is_some() {
+            self.repair_claim();
+        }
+        if taken.owner_died.is_some() {
+            self.state.settings.littered.store(1, Ordering::SeqCst);
+        }
+        self.state.settings.littered.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// Appending; the lock of the producers is held.
+impl ByteQueue {
+    fn body<'a>(arena: &'a Arena, payload: &'a [u8], pins: &Pins) -> Result<Body<'a>, ArenaError> {
+        if payload.len() <= INLINE_MAX && pins.is_empty() {
+            return Ok(Body::Inline(payload));
+        }
+        let handle = arena.store_parcel(payload, pins, Owner::Member(arena.me()))?;
+        Ok(Body::Parcel(ParcelGuard { arena, handle }))
+    }
+
+    /// Writes a record at `tail`, where nobody looks before it is published; returns the position
+    /// behind it.
+    fn append(
+        &self,
+        arena: &Arena,
+        tail: Position,
+        body: &mut Body<'_>,
+    ) -> Result<Position, ArenaError> {
+        let header = match body {
+            Body::Inline(payload) => RecordHeader { kind: RecordKind::Inline, len: payload.len() },
+            Body::Parcel(_) => RecordHeader { kind: RecordKind::Block, len: 8 },
+        };
+        let at = self.make_room(arena, tail, header.size())?;
+        let offset = at.offset();
+        match body {
+            Body::Inline(payload) => arena.write_at(offset + 8, payload),
+            Body::Parcel(parcel) => {
+                arena.give(parcel.handle, Owner::Block(self.state.handle()))?;
+                arena.word_at(offset + 8).store(parcel.handle.raw(), Ordering::Relaxed);
+                parcel.handle = Handle::NONE;
+            }
+        }
+        arena.word_at(offset).store(header.pack(), Ordering::Relaxed);
+        Ok(at.behind(header.size(), 1))
+    }
+
+    fn publish(&self, tail: Position) {
+        self.state.put.tail.store(tail.pack(), Ordering::SeqCst);
+    }
+
+    /// The place for a record of `size` bytes: at `tail`, or in the next chunk.
+    fn make_room(&self, arena: &Arena, tail: Position, size: u64) -> Result<Position, ArenaError> {
+        // A jump must fit behind the record.
+        if tail.unit != 0 && tail.at + size + 8 <= CHUNK {
+            return Ok(tail);
+        }
+        let link = if tail.unit == 0 {
+            &self.state.settings.first
+        } else {
+            arena.word_at(tail.unit * CHUNK + NEXT)
+        };
+        // A producer that died may have linked a chunk already.
+        let mut next = link.load(Ordering::Relaxed);
+        if next == 0 {
+            next = self.new_chunk(arena)?;
+            link.store(next, Ordering::Release);
+        }
+        if tail.unit != 0 {
+            let jump = RecordHeader { kind: RecordKind::Jump, len: 0 };
+            arena.word_at(tail.offset()).store(jump.pack(), Ordering::Relaxed);
+        }
+        Ok(Position { unit: next, at: FIRST_RECORD, count: tail.count })
+    }
+
+    /// An empty chunk, as the number of its unit.
+    fn new_chunk(&self, arena: &Arena) -> Result<u64, ArenaError> {
+        let spare = self.state.settings.spare.swap(0, Ordering::AcqRel);
+        let chunk = if spare == 0 {
+            arena.alloc(CHUNK as usize, Owner::Block(self.state.handle()))?
+        } else {
+            Handle::from_raw(spare)
+        };
+        let offset = arena.offset_of(chunk)?;
+        arena.word_at(offset + NEXT).store(0, Ordering::Relaxed);
+        arena.word_at(offset + OWN).store(chunk.raw(), Ordering::Relaxed);
+        Ok(offset / CHUNK)
+    }
+}
+
+/// Taking.
+impl ByteQueue {
+    fn take_one(
+        &self,
+        arena: &Arena,
+        claim: Option<&ClaimWord>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Message>, GetError> {
+        let lock = self.lock_get(arena, deadline)?;
+        let head = self.head();
+        if self.items_for_get(head) == 0 {
+            return Ok(None);
+        }
+        let (read, behind) = self.read(arena, head)?;
+        if let Some(claim) = claim {
+            self.write_claim(arena, claim, head, &read)?;
+        }
+        self.consume(arena, head, behind);
+        let message = self.receive(arena, read)?;
+        drop(lock);
+        self.tell_room(1);
+        Ok(Some(message))
+    }
+
+    fn take_up_to(
+        &self,
+        arena: &Arena,
+        max: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Message>, GetError> {
+        let lock = self.lock_get(arena, deadline)?;
+        let head = self.head();
+        let count = self.items_for_get(head).min(max as u64) as usize;
+        let mut messages = Vec::with_capacity(count);
+        let mut parcels = Vec::new();
+        let mut behind = head;
+        for index in 0..count {
+            let read;
+            (read, behind) = self.read(arena, behind)?;
+            match read {
+                Read::Copied(message) => messages.push(message),
+                Read::Parcel(handle) => parcels.push((index, handle)),
+            }
+        }
+        self.consume(arena, head, behind);
+        for (index, handle) in parcels {
+            messages.insert(index, self.receive(arena, Read::Parcel(handle))?);
+        }
+        drop(lock);
+        self.tell_room(count as u32);
+        Ok(messages)
+    }
+
+    fn tell_room(&self, count: u32) {
+        if self.state.settings.max_items.load(Ordering::Relaxed) != 0 && count > 0 {
+            self.state.waiting_for_room.0.notify(count);
+        }
+    }
+
+    /// Where the record that begins at `position`, or behind a jump there, really is.
+    fn record(&self, arena: &Arena, position: Position) -> (Position, RecordHeader) {
+        let mut at = position;
+        if at.unit == 0 {
+            let first = self.state.settings.first.load(Ordering::Acquire);
+            at = Position { unit: first, at: FIRST_RECORD, ..at };
+        }
+        loop {
+            let header = RecordHeader::unpack(arena.word_at(at.offset()).load(Ordering::Relaxed));
+            if header.kind != RecordKind::Jump {
+                return (at, header);
+            }
+            let next = arena.word_at(at.unit * CHUNK + NEXT).load(Ordering::Acquire);
+            at = Position { unit: next, at: FIRST_RECORD, ..at };
+        }
+    }
+
+    fn read(&self, arena: &Arena, position: Position) -> Result<(Read, Position), ArenaError> {
+        let (at, header) = self.record(arena, position);
+        let body = at.offset() + 8;
+        let read = match header.kind {
+            RecordKind::Block => {
+                Read::Parcel(Handle::from_raw(arena.word_at(body).load(Ordering::Relaxed)))
+            }
+            _ => Read::Copied(Message::copied(arena.bytes_at(body, header.len))),
+        };
+        Ok((read, at.behind(header.size(), 1)))
+    }
+
+    /// Moves the head from `head` to `behind`, and puts the chunks in between away.
+    fn consume(&self, arena: &Arena, head: Position, behind: Position) {
+        self.state.got.head.store(behind.pack(), Ordering::SeqCst);
+        let mut unit = match head.unit {
+            0 => self.state.settings.first.load(Ordering::Acquire),
+            unit => unit,
+        };
+        while unit != 0 && unit != behind.unit {
+            let chunk = unit * CHUNK;
+            let next = arena.word_at(chunk + NEXT).load(Ordering::Acquire);
+            let own = Handle::from_raw(arena.word_at(chunk + OWN).load(Ordering::Relaxed));
+            self.recycle(arena, own);
+            unit = next;
+        }
+    }
+
+    fn recycle(&self, arena: &Arena, chunk: Handle) {
+        let spare = &self.state.settings.spare;
+        let kept =
+            spare.compare_exchange(0, chunk.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if !kept {
+            arena.free(chunk);
+        }
+    }
+
+    fn receive(&self, arena: &Arena, read: Read) -> Result<Message, ArenaError> {
+        match read {
+            Read::Copied(message) => Ok(message),
+            Read::Parcel(handle) => {
+                arena.give(handle, Owner::Member(arena.me()))?;
+                Ok(Message::parcel(handle))
+            }
+        }
+    }
+
+    fn write_claim(
+        &self,
+        arena: &Arena,
+        claim: &ClaimWord,
+        head: Position,
+        read: &Read,
+    ) -> Result<(), ArenaError> {
+        let bytes = match read {
+            Read::Copied(message) => message.as_ref(),
+            Read::Parcel(handle) => arena.parcel_bytes(*handle)?,
+        };
+        let first = bytes.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
+        let at = arena.offset_of_word(&claim.0);
+        let block = arena.block_around(at).map_or(0, Handle::raw);
+        let got = &self.state.got;
+        got.claim_count.store(head.count, Ordering::Relaxed);
+        got.claim_at.store(at, Ordering::Relaxed);
+        got.claim_block.store(block, Ordering::Release);
+        claim.0.store(first, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Cleaning up behind the dead.
+impl ByteQueue {
+    /// Takes back a claim whose record was not consumed; the lock of the consumers is held.
+    fn repair_claim(&self) {
+        let Ok(arena) = Arena::current() else { return };
+        let got = &self.state.got;
+        let block = Handle::from_raw(got.claim_block.swap(0, Ordering::AcqRel));
+        let unconsumed = got.claim_count.load(Ordering::Relaxed) == self.head().count;
+        // The claim word's own block may be gone with its pool.
+        if unconsumed && arena.offset_of(block).is_ok() {
+            arena.word_at(got.claim_at.load(Ordering::Relaxed)).store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Frees the blocks of the queue that nothing in it leads to.
+    #[cold]
+    fn sweep(&self, arena: &Arena) {
+        // Always in this order, and nobody else holds one while taking the other.
+        let _put = self.state.put.lock.lock(arena);
+        let got = self.state.got.lock.lock(arena);
+        if got.owner_died.is_some() {
+            self.repair_claim();
+        }
+        let mut reachable = self.reachable(arena);
+        reachable.insert(self.state.settings.spare.load(Ordering::Acquire));
+        for block in arena.children_of(self.state.handle()) {
+            if !reachable.contains(&block.raw()) {
+                arena.free(block);
+            }
+        }
+        self.state.settings.littered.store(0, Ordering::SeqCst);
+    }
+
+    /// The handles of all chunks from the head on, and of all parcels in records.
+    fn reachable(&self, arena: &Arena) -> HashSet<u64> {
+        let mut found = HashSet::new();
+        let mut chunk = |unit: u64| {
+            found.insert(arena.word_at(unit * CHUNK + OWN).load(Ordering::Relaxed));
+        };
+        let head = self.head();
+        let mut unit = match head.unit {
+            0 => self.state.settings.first.load(Ordering::Acquire),
+            unit => unit,
+        };
+        while unit != 0 {
+            chunk(unit);
+            unit = arena.word_at(unit * CHUNK + NEXT).load(Ordering::Acquire);
+        }
+        let mut at = head;
+        for _ in 0..self.tail().since(head) {
+            let (record, header) = self.record(arena, at);
+            if header.kind == RecordKind::Block {
+                found.insert(arena.word_at(record.offset() + 8).load(Ordering::Relaxed));
+            }
+            at = record.behind(header.size(), 1);
+        }
+        found
+    }
+}
+
+impl Serialize for ByteQueue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.state.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteQueue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Shared::deserialize(deserializer).map(Self::with)
+    }
+}

@@ -1,0 +1,18 @@
+//! Messages between the processes of a tree.
+//!
+//! [`Queue`] carries values, [`ByteQueue`] bytes. Both are handles to the same kind of object in
+//! the arena; `state` describes it word by word.
+
+mod bytes;
+mod error;
+mod message;
+mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod typed;
+
+pub use bytes::ByteQueue;
+pub use error::{GetError, PutError};
+pub use message::Message;
+pub(crate) use state::ClaimWord;
+pub use typed::Queue;

@@ -1,0 +1,426 @@
+//! The one thread of a pool: it waits for workers to die, replaces them, and calls callbacks.
+//!
+//! It sleeps in `poll` on the pidfds of the workers and on an eventfd, so a pool with nothing to do
+//! costs nothing. Only while a callback is to be called it looks for results by itself every now
+//! and then, because workers cannot end a `poll`.
+//!
+//! # Replacing workers
+//!
+//! | the dead worker                    | what happens                                             |
+//! |------------------------------------|----------------------------------------------------------|
+//! | had been ready                     | replaced at once                                         |
+//! | died before it was ready           | replaced; after [`FAILED_STARTS`] in a row the pool breaks |
+//! | the same, of `SIGKILL`             | replaced; after [`KILLED_STARTS`] in a row the pool breaks: this signal comes from outside and says little about whether a worker can start |
+//!
+//! "In a row" ends when any worker becomes ready. Deaths with no result in between are answered
+//! more and more slowly, up to [`LONGEST_PAUSE`], so a pool whose workers die at once does not
+//! keep the machine busy with starting them.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::WaitError;
+use crate::pool::batch::Death;
+use crate::pool::core::{Core, Phase, lock};
+use crate::pool::error::{Breakage, PoolError};
+use crate::pool::owner::{Launched, Launcher};
+use crate::pool::state::Orders;
+use crate::pool::transport::WorkerBoot;
+use crate::primitive::Ordering;
+use crate::process::{Child, ExitStatus};
+use crate::sys::fd;
+
+/// So many workers in a row that die before they are ready break the pool.
+const FAILED_STARTS: u32 = 3;
+/// The same for those that were killed.
+const KILLED_STARTS: u32 = 50;
+/// How many deaths without a result in between are answered at once.
+const PROMPT_DEATHS: u32 = 8;
+/// The longest pause before a worker is replaced.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest pause after a worker could not even be launched.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(100);
+/// How long workers of a terminated pool have to exit by themselves.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long to wait for a killed worker. Longer than this takes only one that the kernel cannot end,
+/// and then the pool is no help.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How often to look for results while a callback waits for them and nobody else does.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(20);
+
+/// One worker.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    name: String,
+    boot: WorkerBoot,
+}
+
+/// Where a worker sits.
+#[derive(Debug)]
+enum Seat {
+    Taken(Worker),
+    /// To be filled at that time; not at all while the pool does not need it.
+    Empty {
+        since_clean_exit: bool,
+        not_before: Instant,
+    },
+}
+
+/// What the pool's thread knows.
+pub(super) struct Supervisor {
+    core: Arc<Core>,
+    launcher: Box<dyn Launcher>,
+    seats: Vec<Seat>,
+    failed_starts: u32,
+    killed_starts: u32,
+    /// How many workers had ever become ready at the last failed start.
+    ready_then: u32,
+    /// Deaths since a result was taken in.
+    deaths: u32,
+    results_then: u64,
+    ending: Option<Ending>,
+    look_pause: Duration,
+}
+
+/// How far the end of a terminated pool has come.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Grace { until: Instant },
+    Killed { until: Instant },
+}
+
+impl Supervisor {
+    /// Starts the first workers. If one cannot be started, ends the others.
+    pub(super) fn launch_all(
+        core: Arc<Core>,
+        launcher: Box<dyn Launcher>,
+    ) -> Result<Self, PoolError> {
+        let mut supervisor = Self {
+            seats: Vec::with_capacity(core.workers),
+            core,
+            launcher,
+            failed_starts: 0,
+            killed_starts: 0,
+            ready_then: 0,
+            deaths: 0,
+            results_then: 0,
+            ending: None,
+            look_pause: SHORTEST_LOOK,
+        };
+        for seat in 0..supervisor.core.workers {
+            match supervisor.launch(seat) {
+                Ok(worker) => supervisor.seats.push(Seat::Taken(worker)),
+                Err(error) => {
+                    supervisor.give_up();
+                    return Err(error);
+                }
+            }
+        }
+        supervisor.publish_pids();
+        Ok(supervisor)
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(self) -> Result<thread::JoinHandle<()>, PoolError> {
+        // Kept here, so that the workers can be ended if there is no thread to do it.
+        let workers: Vec<Child> = self.workers().map(|worker| worker.child.clone()).collect();
+        let core = Arc::clone(&self.core);
+        let builder = thread::Builder::new().name("procession-pool".to_owned());
+        builder.spawn(move || self.run()).map_err(|source| {
+            core.end(Phase::Terminated);
+            end_all(&workers);
+            PoolError::Os { call: "pthread_create", source }
+        })
+    }
+
+    fn run(mut self) {
+        let _finish = Finish(Arc::clone(&self.core));
+        loop {
+            self.core.run_callbacks();
+            self.follow_ending();
+            self.fill_seats();
+            if self.is_done() {
+                break;
+            }
+            self.sleep();
+            self.bury_dead();
+        }
+        self.core.run_callbacks();
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.seats.iter().filter_map(|seat| match seat {
+            Seat::Taken(worker) => Some(worker),
+            Seat::Empty { .. } => None,
+        })
+    }
+
+    fn living(&self) -> usize {
+        self.workers().count()
+    }
+
+    fn launch(&self, seat: usize) -> Result<Worker, PoolError> {
+        let boot = self.core.transport.admit(seat as u32)?;
+        let Launched { child, name } =
+            self.launcher.launch(boot.clone()).map_err(PoolError::Launch)?;
+        Ok(Worker { child, name, boot })
+    }
+
+    fn publish_pids(&self) {
+        let pids = self.workers().map(|worker| worker.child.pid()).collect();
+        *lock(&self.core.pids) = pids;
+    }
+
+    /// Ends the workers of a pool that was not set up.
+    fn give_up(&self) {
+        self.core.end(Phase::Terminated);
+        let workers: Vec<Child> = self.workers().map(|worker| worker.child.clone()).collect();
+        end_all(&workers);
+    }
+
+    /// Whether the last worker is gone and no other is needed.
+    fn is_done(&self) -> bool {
+        let gone = self.living() == 0;
+        match self.core.phase() {
+            Phase::Running => false,
+            Phase::Closed => gone && self.core.pending() == 0 && !self.core.is_armed(),
+            Phase::Terminated | Phase::Broken(_) => {
+                (gone || self.has_waited_enough()) && self.core.is_swept()
+            }
+        }
+    }
+
+    fn has_waited_enough(&self) -> bool {
+        matches!(self.ending, Some(Ending::Killed { until }) if until <= Instant::now())
+    }
+
+    /// Waits for a death, for word from the owner, or for the next thing to do.
+    fn sleep(&mut self) {
+        let deadline = self.next_deadline();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.core.control().as_fd()];
+        fds.extend(self.workers().map(|worker| worker.child.sentinel()));
+        if let Err(error) = fd::poll_readable(&fds, deadline)
+            && error.kind() != ErrorKind::Interrupted
+        {
+            // `poll` refuses to work when the limit on descriptors was set to less than are open.
+            thread::park_timeout(LONGEST_LOOK);
+        }
+        // It may have been signalled or not; both are reason enough to look around.
+        let _ = fd::eventfd_drain(self.core.control().as_fd());
+        if self.core.is_armed() {
+            self.look_for_results();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let empty = self.seats.iter().filter_map(|seat| match seat {
+            Seat::Empty { not_before, .. } if self.wants(seat) => Some(*not_before),
+            _ => None,
+        });
+        let ending = self.ending.map(|(Ending::Grace { until } | Ending::Killed { until })| until);
+        let look = self.core.is_armed().then(|| Instant::now() + self.look_pause);
+        empty.chain(ending).chain(look).min()
+    }
+
+    fn look_for_results(&mut self) {
+        let before = self.core.results();
+        self.core.drain();
+        let quiet = self.core.results() == before;
+        self.look_pause =
+            if quiet { (self.look_pause * 2).min(LONGEST_LOOK) } else { SHORTEST_LOOK };
+    }
+
+    /// Removes the workers that have ended and settles their accounts.
+    fn bury_dead(&mut self) {
+        let mut changed = false;
+        for seat in 0..self.seats.len() {
+            let Seat::Taken(worker) = &self.seats[seat] else { continue };
+            let Some(status) = worker.child.try_wait() else { continue };
+            changed = true;
+            let empty = Seat::Empty { since_clean_exit: false, not_before: Instant::now() };
+            if let Seat::Taken(worker) = std::mem::replace(&mut self.seats[seat], empty) {
+                self.seats[seat] = self.settle(worker, status);
+            }
+        }
+        if changed {
+            self.publish_pids();
+            self.wake_workers();
+        }
+    }
+
+    /// Settles the account of a dead worker and says when to replace it.
+    fn settle(&mut self, worker: Worker, status: ExitStatus) -> Seat {
+        let remains = self.core.transport.judge(&worker.boot);
+        let Worker { child, name, .. } = worker;
+        tracing::debug!(pid = child.pid(), %name, %status, task = ?remains.claim, "worker ended");
+        let death = Death { pid: child.pid(), name: name.clone(), status };
+        self.core.settle_death(remains.claim, death);
+        let clean = remains.claim.is_none() && status.success();
+        if !remains.was_ready {
+            let said = self.core.take_start_failure();
+            let ended = || format!("worker {name} (pid {}) ended: {status}", child.pid());
+            self.count_failed_start(said.unwrap_or_else(ended), Some(status));
+        }
+        Seat::Empty { since_clean_exit: clean, not_before: Instant::now() + self.pause() }
+    }
+
+    /// Counts a worker that did not get as far as taking tasks; the last straw breaks the pool.
+    fn count_failed_start(&mut self, reason: String, status: Option<ExitStatus>) {
+        let ready = self.core.transport.ready_workers();
+        if ready != self.ready_then {
+            (self.failed_starts, self.killed_starts) = (0, 0);
+            self.ready_then = ready;
+        }
+        if matches!(status, Some(ExitStatus::Signal { signal: libc::SIGKILL, .. })) {
+            self.killed_starts += 1;
+        } else {
+            self.failed_starts += 1;
+        }
+        if self.failed_starts >= FAILED_STARTS || self.killed_starts >= KILLED_STARTS {
+            let breakage = Breakage { reason, status };
+            tracing::error!("{breakage}");
+            self.core.end(Phase::Broken(Arc::new(breakage)));
+        }
+    }
+
+    /// How long to wait before the worker that has just died is replaced.
+    fn pause(&mut self) -> Duration {
+        let results = self.core.results();
+        if results != self.results_then {
+            self.results_then = results;
+            self.deaths = 0;
+        }
+        self.deaths += 1;
+        // 10 ms, doubled with each death.
+        match self.deaths.checked_sub(PROMPT_DEATHS) {
+            None | Some(0) => Duration::ZERO,
+            Some(excess) => Duration::from_millis(5 << excess.min(8)).min(LONGEST_PAUSE),
+        }
+    }
+
+    /// Has workers look around: the dead one may have been woken for a task that it did not take,
+    /// and those that are to exit may wait for a word that it took.
+    fn wake_workers(&self) {
+        let (orders, living) = match self.core.phase() {
+            Phase::Running => (Orders::Work, 1),
+            Phase::Closed => (Orders::Finish, 1),
+            Phase::Terminated | Phase::Broken(_) => (Orders::Stop, self.living()),
+        };
+        if self.living() > 0 {
+            self.core.transport.give_orders(orders, living);
+        }
+    }
+
+    /// Whether an empty seat is to be filled.
+    fn wants(&self, seat: &Seat) -> bool {
+        let Seat::Empty { since_clean_exit, .. } = seat else { return false };
+        match self.core.phase() {
+            Phase::Running => true,
+            // Tasks that are left over need somebody; one that exited as told is not replaced
+            // while others work.
+            Phase::Closed => (!since_clean_exit || self.living() == 0) && self.core.pending() > 0,
+            Phase::Terminated | Phase::Broken(_) => false,
+        }
+    }
+
+    /// Starts workers for the empty seats whose time has come.
+    fn fill_seats(&mut self) {
+        let mut changed = false;
+        for seat in 0..self.seats.len() {
+            let due = match &self.seats[seat] {
+                Seat::Empty { not_before, .. } => *not_before <= Instant::now(),
+                Seat::Taken(_) => false,
+            };
+            if due && self.wants(&self.seats[seat]) {
+                changed = true;
+                self.fill(seat);
+            }
+        }
+        if changed {
+            self.publish_pids();
+        }
+    }
+
+    fn fill(&mut self, seat: usize) {
+        match self.launch(seat) {
+            Ok(worker) => {
+                self.core.restarts.fetch_add(1, Ordering::Relaxed);
+                self.seats[seat] = Seat::Taken(worker);
+                if matches!(self.core.phase(), Phase::Closed) {
+                    // Behind the tasks that are left, so that it exits after them.
+                    self.core.transport.give_orders(Orders::Finish, 1);
+                }
+            }
+            Err(error) => {
+                self.count_failed_start(describe(&error), None);
+                // What is lacking may be there again in a moment.
+                let not_before = Instant::now() + self.pause().max(LAUNCH_PAUSE);
+                self.seats[seat] = Seat::Empty { since_clean_exit: false, not_before };
+            }
+        }
+    }
+
+    /// Takes the end of a terminated pool one step further, if it is time.
+    fn follow_ending(&mut self) {
+        if !matches!(self.core.phase(), Phase::Terminated | Phase::Broken(_)) {
+            return;
+        }
+        let now = Instant::now();
+        match self.ending {
+            None => self.ending = Some(Ending::Grace { until: now + GRACE }),
+            Some(Ending::Grace { until }) if until <= now => {
+                for worker in self.workers() {
+                    kill(&worker.child);
+                }
+                self.ending = Some(Ending::Killed { until: now + LAST_WAIT });
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Says that the thread is done, however it came to that.
+struct Finish(Arc<Core>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        // Nobody is left to run tasks. After a pool was closed there are none.
+        self.0.end(Phase::Terminated);
+        self.0.finish();
+        // Those that came while this thread was leaving.
+        self.0.run_callbacks();
+    }
+}
+
+fn kill(child: &Child) {
+    if let Err(error) = child.kill() {
+        tracing::warn!(pid = child.pid(), %error, "worker could not be killed");
+    }
+}
+
+/// Kills workers and waits for them.
+fn end_all(workers: &[Child]) {
+    for child in workers {
+        kill(child);
+    }
+    let deadline = Some(Instant::now() + LAST_WAIT);
+    for child in workers {
+        while let Err(WaitError::Interrupted) = child.wait(deadline) {}
+    }
+}
+
+/// An error and what caused it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

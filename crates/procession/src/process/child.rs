@@ -1,0 +1,230 @@
+//! A child process, as the process that started it sees it.
+//!
+//! # Who reaps
+//!
+//! A child's end is seen through its pidfd, which any number of threads may poll. The status is
+//! collected without blocking, under a lock, by whoever looks first, and kept for everybody. So it
+//! is collected exactly once, and no process id is ever waited for or signalled by number: a number
+//! may have been given to another process in the meantime, a pidfd cannot be.
+//!
+//! # When a process dies
+//!
+//! - The child: right after its status is collected its member is buried, which drops the
+//!   references it held in the arena and frees its blocks.
+//! - This process: the child goes on (or ends too, see `daemon.rs`), and the system's first process
+//!   collects its status.
+//!
+//! # In a forked child
+//!
+//! A copy of a [`Child`] that was inherited through a fork speaks of a sibling. It can be looked at,
+//! waited for and signalled, but its status can only be collected by the process that started it;
+//! here it is [`ExitStatus::Unknown`] unless it was known before the fork. The lock may have been
+//! held by a thread that does not exist here, so it is only ever tried.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::WaitError;
+use crate::process::registry;
+use crate::process::status::ExitStatus;
+use crate::shm::{Arena, Member};
+use crate::sys::{fd, process};
+
+/// A child process.
+///
+/// Clones speak of the same process. Dropping the last one neither ends the process nor leaves a
+/// zombie: children that have ended are collected whenever another one is started, and by
+/// [`active_children`](crate::process::active_children).
+#[derive(Clone)]
+pub struct Child(Arc<Inner>);
+
+struct Inner {
+    arena: &'static Arena,
+    member: Member,
+    pid: u32,
+    /// The process that started it, and that alone may collect its status.
+    parent: u32,
+    /// A pidfd; or, for a child that was gone before one could be opened, an eventfd that is always
+    /// readable.
+    sentinel: OwnedFd,
+    status: Mutex<Option<ExitStatus>>,
+}
+
+impl Child {
+    /// Takes charge of the child `pid` of this process, which is `member` of the arena.
+    pub(crate) fn watch(arena: &'static Arena, member: Member, pid: u32) -> io::Result<Self> {
+        let (sentinel, status) = match process::pidfd_open(pid) {
+            Ok(sentinel) => (sentinel, None),
+            // Somebody else waits for every child of this process, or `SIGCHLD` is ignored.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                let sentinel = fd::eventfd()?;
+                fd::eventfd_signal(sentinel.as_fd())?;
+                arena.bury(member);
+                (sentinel, Some(ExitStatus::Unknown))
+            }
+            Err(error) => return Err(error),
+        };
+        let child = Self(Arc::new(Inner {
+            arena,
+            member,
+            pid,
+            parent: process::getpid(),
+            sentinel,
+            status: Mutex::new(status),
+        }));
+        if status.is_none() {
+            registry::add(child.clone());
+        }
+        Ok(child)
+    }
+
+    /// Returns the process id. After the child was waited for, the system may give it to another.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// Returns the child's number among the members of the arena.
+    pub(crate) fn member(&self) -> Member {
+        self.0.member
+    }
+
+    /// Returns a descriptor that becomes readable when the child has ended, for `poll` and the like.
+    ///
+    /// It is a pidfd, see [pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html),
+    /// and closed when the last clone of this value is dropped.
+    pub fn sentinel(&self) -> BorrowedFd<'_> {
+        self.0.sentinel.as_fd()
+    }
+
+    /// Says whether the child has not ended yet.
+    pub fn is_alive(&self) -> bool {
+        self.try_wait().is_none()
+    }
+
+    /// Returns how the child ended, or `None` if it has not.
+    ///
+    /// Never blocks. See [`ExitStatus::Unknown`] for when the status cannot be had.
+    pub fn try_wait(&self) -> Option<ExitStatus> {
+        if process::getpid() != self.0.parent {
+            return self.look_from_elsewhere();
+        }
+        // A panic under this lock is not possible half-way through a change.
+        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.is_some() {
+            return *status;
+        }
+        let collected = self.collect()?;
+        self.0.arena.bury(self.0.member);
+        *status = Some(collected);
+        drop(status);
+        registry::remove(self);
+        tracing::debug!(pid = self.0.pid, status = %collected, "process ended");
+        Some(collected)
+    }
+
+    /// Blocks until the child has ended, and returns how.
+    ///
+    /// `None` waits for ever; a deadline in the past only looks. Several threads may wait for the same
+    /// child; each gets its status.
+    ///
+    /// # Errors
+    ///
+    /// - [`WaitError::TimedOut`] when `deadline` passes first.
+    /// - [`WaitError::Interrupted`] when a signal handler ran in this thread. Nothing has changed.
+    pub fn wait(&self, deadline: Option<Instant>) -> Result<ExitStatus, WaitError> {
+        loop {
+            if let Some(status) = self.try_wait() {
+                return Ok(status);
+            }
+            match fd::poll_readable(&[self.sentinel()], deadline) {
+                Ok(ready) if ready.first() == Some(&true) => {
+                    // Has ended, but its status is still withheld, as it is by a debugger.
+                    pause();
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    return Err(WaitError::Interrupted);
+                }
+                // `poll` refuses to work when the limit on descriptors was set to nothing.
+                Err(_) => pause(),
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return self.try_wait().ok_or(WaitError::TimedOut);
+            }
+        }
+    }
+
+    /// Sends a signal to the child. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// What [pidfd_send_signal(2)](https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html)
+    /// reports, such as `EINVAL` for a number that is no signal.
+    pub fn send_signal(&self, signal: i32) -> io::Result<()> {
+        if self.try_wait().is_some() {
+            return Ok(());
+        }
+        match process::pidfd_send_signal(self.sentinel(), signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Asks the child to end, with `SIGTERM`. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_signal`](Self::send_signal).
+    pub fn terminate(&self) -> io::Result<()> {
+        self.send_signal(libc::SIGTERM)
+    }
+
+    /// Ends the child at once, with `SIGKILL`. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_signal`](Self::send_signal).
+    pub fn kill(&self) -> io::Result<()> {
+        self.send_signal(libc::SIGKILL)
+    }
+
+    /// Takes the status from the system, if the child has ended.
+    fn collect(&self) -> Option<ExitStatus> {
+        match process::wait_pidfd(self.sentinel(), false) {
+            Ok(status) => status.map(ExitStatus::from),
+            // `ECHILD`: collected by somebody else. To bury a living member would free what it
+            // uses, so only the pidfd's word is taken for its death.
+            Err(_) => self.has_ended().then_some(ExitStatus::Unknown),
+        }
+    }
+
+    /// What a process other than the one that started the child can tell.
+    fn look_from_elsewhere(&self) -> Option<ExitStatus> {
+        let known = self.0.status.try_lock().ok().and_then(|status| *status);
+        known.or_else(|| self.has_ended().then_some(ExitStatus::Unknown))
+    }
+
+    fn has_ended(&self) -> bool {
+        let now = Some(Instant::now());
+        fd::poll_readable(&[self.sentinel()], now).is_ok_and(|ready| ready.first() == Some(&true))
+    }
+}
+
+/// A pause between two looks at something that the system does not announce.
+#[allow(clippy::disallowed_methods, reason = "there is nothing to wait on")]
+pub(crate) fn pause() {
+    thread::sleep(Duration::from_millis(1));
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("pid", &self.0.pid)
+            .field("member", &self.0.member)
+            .finish_non_exhaustive()
+    }
+}

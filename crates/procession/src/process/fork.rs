@@ -1,0 +1,139 @@
+//! Starting a child as a copy of this process.
+//!
+//! # Steps
+//!
+//! | step | who | what | if it dies right after |
+//! |------|-----|------|------------------------|
+//! | 1 | parent | reserves a member for the child and copies its own references to it | the references go with the parent: the reservation is the parent's |
+//! | 2 | parent | forks | as 1, and the child goes on by itself |
+//! | 3 | child | becomes the member | the parent collects the child and buries the member |
+//! | 4 | parent | notes the child's process id, opens its pidfd | the child goes on |
+//!
+//! The child may be killed before step 3; the process id from step 4 tells everybody that it is dead.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use crate::process::child::{Child, pause};
+use crate::process::daemon;
+use crate::process::error::SpawnError;
+use crate::process::exec::refuse_unless_booted;
+use crate::process::registry;
+use crate::process::seat::Seat;
+use crate::sys::process;
+
+/// How often a process that seems to have several threads is looked at.
+const LOOKS: u32 = 20;
+
+/// A fork that is about to happen.
+///
+/// The caller forks by whatever means it must (an interpreter has its own), and then calls exactly
+/// one of [`in_parent`](Self::in_parent), [`in_child`](Self::in_child) and, if nothing was forked,
+/// [`abandon`](Self::abandon), which is also what dropping does.
+#[derive(Debug)]
+#[must_use = "a prepared fork holds a place for the child"]
+pub struct PreparedFork {
+    seat: Seat,
+    parent: u32,
+}
+
+/// Which process this is after [`PreparedFork::fork`].
+#[derive(Debug)]
+pub(crate) enum Forked {
+    /// The one that forked.
+    Parent(Child),
+    /// The new one.
+    Child,
+}
+
+impl PreparedFork {
+    /// Reserves a place for the child and gives it references to all shared objects of this process.
+    ///
+    /// # Errors
+    ///
+    /// - [`SpawnError::NotInitialized`] in a spawned child that has not become one yet.
+    /// - [`SpawnError::Arena`] when there is no room for another process.
+    pub fn prepare() -> Result<Self, SpawnError> {
+        refuse_unless_booted()?;
+        registry::collect_ended();
+        let seat = Seat::reserve()?;
+        seat.arena().copy_references_to(seat.member())?;
+        Ok(Self { seat, parent: process::getpid() })
+    }
+
+    /// Takes charge of the child. To be called in the parent.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::Os`] when no descriptor can be opened for it. The child is killed then.
+    pub fn in_parent(self, pid: u32) -> Result<Child, SpawnError> {
+        self.seat.taken_by(pid)
+    }
+
+    /// Lets go of a child that others wait for. To be called in the parent, when its process id is
+    /// not known.
+    pub fn in_parent_unwatched(self) {
+        self.seat.leave();
+    }
+
+    /// Makes this process the child that was prepared. To be called in the child, before anything
+    /// else that uses this crate.
+    ///
+    /// A daemonic child ends when its parent ends, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// - [`SpawnError::Arena`] when the parent has died already, and what it meant to hand over is gone.
+    /// - [`SpawnError::Os`] when the system does not offer to tell of the parent's death.
+    pub fn in_child(self, daemon: bool) -> Result<(), SpawnError> {
+        registry::forget();
+        self.seat.sit_down()?;
+        if daemon {
+            daemon::die_with(self.parent)
+                .map_err(|source| SpawnError::Os { call: "prctl", source })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the place back. To be called when nothing was forked.
+    pub fn abandon(self) {
+        drop(self);
+    }
+
+    /// Forks, and does what is to be done in each of the two processes.
+    ///
+    /// The child must not return into the code of its parent.
+    pub(crate) fn fork(self, daemon: bool) -> Result<Forked, SpawnError> {
+        refuse_threads()?;
+        // SAFETY: this is the only thread, so that no lock is held by one that the child lacks: the
+        // child may do all that the parent may.
+        match unsafe { process::fork() } {
+            Ok(process::Fork::Parent { pid }) => self.in_parent(pid).map(Forked::Parent),
+            Ok(process::Fork::Child) => {
+                // An error here must not travel up into the parent's code.
+                if self.in_child(daemon).is_err() {
+                    process::exit_now(1);
+                }
+                Ok(Forked::Child)
+            }
+            Err(source) => Err(SpawnError::Os { call: "fork", source }),
+        }
+    }
+}
+
+/// Refuses if this process has other threads.
+///
+/// A thread that was joined a moment ago may still be listed by the system, hence the second looks.
+fn refuse_threads() -> Result<(), SpawnError> {
+    let mut looks = 0;
+    loop {
+        let count = process::thread_count()
+            .map_err(|source| SpawnError::Os { call: "readdir /proc/self/task", source })?;
+        if count <= 1 {
+            return Ok(());
+        }
+        looks += 1;
+        if looks == LOOKS {
+            return Err(SpawnError::Threads { count });
+        }
+        pause();
+    }
+}

@@ -1,0 +1,396 @@
+//! Functions called in processes of their own.
+//!
+//! A *spawned* process runs the same executable afresh. [`init`], first in `main`, sees that it is
+//! meant to be a child, calls the function it was started for, and never returns. The function
+//! travels as a place in the executable (see `function.rs`), its arguments and its value in
+//! serialized form.
+//!
+//! A *forked* process is a copy of this one, so it can be given any closure.
+//!
+//! Either way the outcome comes back as `exchange.rs` describes, and a child that does not get as
+//! far as that is known by its exit status.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, Write};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::process::boot::{Boot, take_boot};
+use crate::process::child::Child;
+use crate::process::error::{BootError, SpawnError};
+use crate::process::exchange::{self, Exchange};
+use crate::process::exec::Exec;
+use crate::process::fork::{Forked, PreparedFork};
+use crate::process::function::{FunctionError, Location};
+use crate::process::identity::Identity;
+use crate::process::join::JoinHandle;
+use crate::process::panics;
+use crate::shm::{self, Parcel, Shared};
+use crate::sys::process;
+
+/// The running executable, even if its file was replaced or removed meanwhile.
+const OWN_IMAGE: &str = "/proc/self/exe";
+
+/// Whether [`init`] was called, so that a fresh image of this program will call it too.
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// How a process is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum StartMethod {
+    /// A fresh image of the executable. Works from any thread.
+    #[default]
+    Spawn,
+    /// A copy of this process, which must have no other threads.
+    Fork,
+}
+
+/// Makes this process what it was started as. Call it first in `main`.
+///
+/// In a process that [`spawn`] started it calls the function and does not return. In any other it
+/// returns at once.
+///
+/// # Examples
+///
+/// ```
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     procession::process::init();
+///     let handle = procession::process::spawn(|()| std::process::id(), ())?;
+///     assert_ne!(handle.join()?, std::process::id());
+///     Ok(())
+/// }
+/// ```
+pub fn init() {
+    match take_boot() {
+        Ok(None) => INITIALIZED.store(true, Ordering::Release),
+        Ok(Some(boot)) => {
+            INITIALIZED.store(true, Ordering::Release);
+            match run_image(boot) {
+                Ok(code) => exit(code),
+                Err(error) => fail(&error),
+            }
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Calls `function` with `args` in a new process, which runs this executable afresh.
+///
+/// `function` is the name of a function or a closure that captures nothing; several arguments travel
+/// as a tuple. Arguments and value are serialized with serde. The process is called `process-1` and
+/// so on; use a [`Builder`] for another name, and for more.
+///
+/// # Errors
+///
+/// - [`SpawnError::NotInitialized`] when [`init`] was not called.
+/// - [`SpawnError::Encode`] when the arguments cannot be serialized.
+/// - [`SpawnError::NotInExecutable`] when the function lies in a shared library.
+/// - [`SpawnError::Arena`] and [`SpawnError::Os`] when there is no room, or the system refuses.
+///
+/// # Examples
+///
+/// ```
+/// fn power((base, exponent): (u64, u32)) -> u64 {
+///     base.pow(exponent)
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     procession::process::init();
+///     let handle = procession::process::spawn(power, (2, 10))?;
+///     assert_eq!(handle.join()?, 1024);
+///     Ok(())
+/// }
+/// ```
+///
+/// A closure that captures something has no place in the executable, and is refused:
+///
+/// ```compile_fail
+/// fn main() {
+///     procession::process::init();
+///     let factor = 3;
+///     let _ = procession::process::spawn(move |x: u32| x * factor, 4);
+/// }
+/// ```
+pub fn spawn<F, A, R>(function: F, args: A) -> Result<JoinHandle<R>, SpawnError>
+where
+    F: Fn(A) -> R + Copy + Send + 'static,
+    A: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    Builder::new().spawn(function, args)
+}
+
+/// Settings for a process to be started.
+///
+/// # Examples
+///
+/// ```
+/// use procession::process::{Builder, current};
+///
+/// fn name(_: ()) -> String {
+///     current().name().to_owned()
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     procession::process::init();
+///     let handle = Builder::new().name("scribe").daemon(true).spawn(name, ())?;
+///     assert_eq!(handle.join()?, "scribe");
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder starts nothing by itself"]
+pub struct Builder {
+    name: Option<String>,
+    daemon: bool,
+    method: StartMethod,
+}
+
+impl Builder {
+    /// Settings as [`spawn`] has them.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the name. Without one it tells the place in the tree: `process-1`, or `process-1:2` for
+    /// the second child of that.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Says whether the process is to end when this one ends, however that ends.
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Sets how [`spawn`](Self::spawn) starts the process.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Calls `function` with `args` in a new process.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](fn@spawn), and with [`StartMethod::Fork`] as [`fork`](Self::fork).
+    pub fn spawn<F, A, R>(self, function: F, args: A) -> Result<JoinHandle<R>, SpawnError>
+    where
+        F: Fn(A) -> R + Copy + Send + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        const {
+            assert!(
+                size_of::<F>() == 0,
+                "a spawned process can be given a function by its name, or a closure that captures nothing; pass what it needs as an argument, or use Builder::fork",
+            );
+        }
+        match self.method {
+            StartMethod::Fork => self.fork(move || function(args)),
+            StartMethod::Spawn => self.spawn_image(child_main::<F, A, R>, &args),
+        }
+    }
+
+    /// Calls `closure` in a copy of this process.
+    ///
+    /// The copy has all that this process has in memory, and nothing that it changes there is seen
+    /// here. When the closure has returned it exits at once: destructors of what it inherited and
+    /// handlers registered with `atexit` do not run in it.
+    ///
+    /// # Errors
+    ///
+    /// - [`SpawnError::Threads`] when this process has other threads.
+    /// - [`SpawnError::Arena`] and [`SpawnError::Os`] when there is no room, or the system refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # // The test may run on a thread of its own, so that this process has two.
+    /// # fn main() {
+    /// let numbers = vec![1, 2, 3];
+    /// match procession::process::Builder::new().fork(|| numbers.iter().sum::<i32>()) {
+    ///     Ok(handle) => assert_eq!(handle.join().unwrap(), 6),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// # }
+    /// ```
+    pub fn fork<F, R>(self, closure: F) -> Result<JoinHandle<R>, SpawnError>
+    where
+        F: FnOnce() -> R,
+        R: Serialize + DeserializeOwned,
+    {
+        let exchange = exchange::create()?;
+        let identity = Identity::of_next_child(self.name, self.daemon);
+        let prepared = PreparedFork::prepare()?;
+        // What is still buffered would be written by both processes. An error stays with the stream.
+        flush();
+        match prepared.fork(self.daemon)? {
+            Forked::Parent(child) => Ok(started(child, identity.name, exchange)),
+            Forked::Child => run_forked(identity, &exchange, closure),
+        }
+    }
+
+    fn spawn_image<A: Serialize, R>(
+        self,
+        entry: Entry,
+        args: &A,
+    ) -> Result<JoinHandle<R>, SpawnError> {
+        if !INITIALIZED.load(Ordering::Acquire) {
+            return Err(SpawnError::NotInitialized);
+        }
+        let entry = Location::of(entry as usize).map_err(|_| SpawnError::NotInExecutable)?;
+        let exchange = exchange::create()?;
+        let identity = Identity::of_next_child(self.name, self.daemon);
+        let name = identity.name.clone();
+        let header = Header { entry, exchange: exchange.clone(), identity };
+        let (bytes, pins) = shm::pack(|| encode(&header, args));
+        let bytes = bytes.map_err(|source| SpawnError::Encode { source: Box::new(source) })?;
+        let child = Exec::new(OWN_IMAGE)
+            .args(env::args_os())
+            .payload(Parcel::new(bytes, pins))
+            .daemon(self.daemon)
+            .start()?;
+        Ok(started(child, name, exchange))
+    }
+}
+
+/// What comes before the serialized arguments in the payload of a spawned process.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    /// First, so that nothing else is made of what another build has written.
+    entry: Location,
+    exchange: Shared<Exchange>,
+    identity: Identity,
+}
+
+/// What a spawned process calls: [`child_main`], made for one function.
+type Entry = fn(Start) -> i32;
+
+/// What a spawned process has to go on.
+struct Start {
+    boot: Boot,
+    /// Length of the serialized arguments, which are the end of the payload.
+    args_len: usize,
+    exchange: Shared<Exchange>,
+}
+
+fn encode<A: Serialize>(header: &Header, args: &A) -> postcard::Result<Vec<u8>> {
+    let mut bytes = postcard::to_stdvec(header)?;
+    postcard::to_io(args, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn started<R>(child: Child, name: String, exchange: Shared<Exchange>) -> JoinHandle<R> {
+    tracing::debug!(pid = child.pid(), name, "process started");
+    JoinHandle::new(child, name, exchange)
+}
+
+/// Does what a fresh image was started for, and returns the exit code.
+fn run_image(boot: Boot) -> Result<i32, BootError> {
+    panics::watch();
+    // Alone first: a header of another build has no meaning beyond its first field.
+    let (entry, _): (Location, _) =
+        postcard::take_from_bytes(boot.payload()).map_err(|_| BootError::Payload)?;
+    let address = entry.resolve().map_err(|error| match error {
+        FunctionError::Build => BootError::Build,
+        FunctionError::NotInExecutable => BootError::Payload,
+    })?;
+    let (header, args): (Header, &[u8]) =
+        postcard::take_from_bytes(boot.payload()).map_err(|_| BootError::Payload)?;
+    let args_len = args.len();
+    process::set_name(&header.identity.name);
+    header.identity.assume();
+    // SAFETY: the address is that of an `Entry`: the parent is the same build of this executable, and
+    // `spawn_image` puts nothing else into the field.
+    let entry = unsafe { std::mem::transmute::<usize, Entry>(address) };
+    Ok(entry(Start { boot, args_len, exchange: header.exchange }))
+}
+
+/// Calls the function that a spawned process was started for, and returns the exit code.
+fn child_main<F, A, R>(start: Start) -> i32
+where
+    F: Fn(A) -> R + Copy,
+    A: DeserializeOwned,
+    R: Serialize,
+{
+    let Start { boot, args_len, exchange } = start;
+    let args = panics::catch(|| {
+        let payload = boot.payload();
+        postcard::from_bytes::<A>(&payload[payload.len() - args_len..])
+    });
+    // The arguments have been read, and the function may run for long.
+    drop(boot);
+    match args {
+        Ok(Ok(args)) => exchange::run(&exchange, || value_of::<F>()(args)),
+        Ok(Err(error)) => exchange::refuse(
+            &exchange,
+            &format!("its arguments could not be deserialized: {error}"),
+        ),
+        Err(report) => {
+            exchange::refuse(&exchange, &format!("deserializing its arguments {report}"))
+        }
+    }
+}
+
+/// Makes the value of a type that has no size.
+fn value_of<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0) };
+    // SAFETY:
+    // - Valid to read: nothing is read of a type of size zero, and a dangling pointer is aligned.
+    // - A value: `Builder::spawn` was given one, in this or in the parent process, so the type has
+    //   one; it is `Copy`, so there may be another.
+    unsafe { NonNull::<F>::dangling().read() }
+}
+
+/// Runs a forked process to its end.
+fn run_forked<R: Serialize>(
+    identity: Identity,
+    exchange: &Shared<Exchange>,
+    closure: impl FnOnce() -> R,
+) -> ! {
+    let _stay = NeverReturn;
+    panics::watch();
+    identity.assume();
+    let code = exchange::run(exchange, closure);
+    flush();
+    process::exit_now(code)
+}
+
+/// Keeps a forked process from unwinding into the code of its parent.
+struct NeverReturn;
+
+impl Drop for NeverReturn {
+    fn drop(&mut self) {
+        process::exit_now(exchange::EXIT_PANICKED);
+    }
+}
+
+/// Writes out what is buffered for standard output and error.
+fn flush() {
+    // Nobody is left to be told of an error, such as a pipe whose reader is gone.
+    let _ = io::stdout().flush();
+    let _ = io::stderr().flush();
+}
+
+/// Ends a spawned process.
+fn exit(code: i32) -> ! {
+    flush();
+    std::process::exit(code)
+}
+
+/// Ends a spawned process that could not become one.
+fn fail(error: &BootError) -> ! {
+    match error.source() {
+        Some(source) => eprintln!("procession: cannot start as a child process: {error}: {source}"),
+        None => eprintln!("procession: cannot start as a child process: {error}"),
+    }
+    exit(exchange::EXIT_REFUSED)
+}

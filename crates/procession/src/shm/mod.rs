@@ -1,0 +1,43 @@
+//! Shared memory of a tree of processes: the arena, its blocks, and who holds them.
+//!
+//! | file      | what is in it                                                              |
+//! |-----------|----------------------------------------------------------------------------|
+//! | `arena`   | making and inheriting the arena; allocating and freeing blocks             |
+//! | `spans`   | small blocks: one state word each                                          |
+//! | `runs`    | large blocks: the table of runs                                            |
+//! | `members` | the processes of the tree; burying the dead                                |
+//! | `refs`    | reference counts and ledgers                                               |
+//! | `parcel`  | bytes together with the objects they name                                  |
+//! | `shared`  | typed handles to objects                                                   |
+//! | `robust`  | a lock that survives its holder                                            |
+//! | `memory`  | offsets to references: the unsafe part                                     |
+//! | `layout`, `word`, `limit`, `error` | offsets, packed words, the limit, errors          |
+//!
+//! What must always hold: every word can be read by anybody at any time; a block is free, or a
+//! living process, an object or a reference in a living process's ledger or in a parcel leads to
+//! it, or its owner is dead and not buried yet.
+
+mod arena;
+mod error;
+mod layout;
+mod limit;
+mod members;
+mod memory;
+mod parcel;
+mod refs;
+mod robust;
+mod runs;
+mod shared;
+mod spans;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod tests;
+mod word;
+
+pub use arena::{Arena, ArenaStats};
+pub use error::ArenaError;
+pub(crate) use memory::ShmSafe;
+pub use parcel::{Parcel, Pins, is_packing, pack};
+pub(crate) use robust::{RobustLock, Taken};
+pub(crate) use shared::Shared;
+pub(crate) use word::Owner;
+pub use word::{Handle, Member};

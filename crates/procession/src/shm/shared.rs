@@ -1,0 +1,160 @@
+//! Typed handles to reference-counted objects of the arena.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::shm::arena::Arena;
+use crate::shm::error::ArenaError;
+use crate::shm::memory::ShmSafe;
+use crate::shm::parcel;
+use crate::shm::refs::{OBJECT_HEADER, TAG};
+use crate::shm::word::{Handle, Member, Owner};
+
+/// One reference of this process to an object: an entry in its ledger.
+#[derive(Debug)]
+pub(crate) struct Held {
+    handle: Handle,
+    entry: usize,
+    /// The process that made the entry; forked copies of it have the entry too.
+    holder: Member,
+}
+
+impl Held {
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Ok(arena) = Arena::current() {
+            arena.drop_held(self.handle, self.entry, self.holder);
+        }
+    }
+}
+
+/// A reference-counted `T` in the arena. Clones share one reference; the object goes with the
+/// last reference of the last process, however that process ends.
+pub(crate) struct Shared<T> {
+    held: Arc<Held>,
+    /// The object, which stays where it is while `held` holds it.
+    object: NonNull<T>,
+}
+
+// SAFETY: a handle gives no more than `&T`, which `ShmSafe` makes usable from anywhere at once;
+// `Held` is a few numbers.
+unsafe impl<T: ShmSafe> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: ShmSafe> Sync for Shared<T> {}
+
+impl<T: ShmSafe> Shared<T> {
+    /// Makes a new object: zeroed memory, handed to `init` before anybody else can see it.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutOfMemory`] when the arena is at its limit, or what making one reports.
+    pub(crate) fn new(init: impl FnOnce(&T)) -> Result<Self, ArenaError> {
+        const { assert!(align_of::<T>() as u64 <= OBJECT_HEADER) };
+        let arena = Arena::current()?;
+        let me = arena.me();
+        let size = OBJECT_HEADER as usize + size_of::<T>();
+        let block = arena.alloc(size, Owner::Member(me))?;
+        let offset = arena.place(block)?.offset;
+        arena.memory.zero(offset, size as u64);
+        arena
+            .memory
+            .word(offset + TAG)
+            .store(u64::from(T::TAG), crate::primitive::Ordering::Relaxed);
+        // SAFETY: the block is new, so this process alone has it, and as a `T`.
+        init(unsafe { arena.memory.object(offset + OBJECT_HEADER) });
+        match arena.adopt_object(block) {
+            Ok(entry) => Ok(Self::with(arena, Held { handle: block, entry, holder: me }, offset)),
+            Err(error) => {
+                arena.free(block);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds a reference to the object that another reference, or a message, still holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when the object is gone or is no `T`.
+    pub(crate) fn open(handle: Handle) -> Result<Self, ArenaError> {
+        let arena = Arena::current()?;
+        let entry = arena.hold(handle)?;
+        let offset = arena.place(handle)?.offset;
+        let held = Held { handle, entry, holder: arena.me() };
+        let tag = arena.memory.word(offset + TAG).load(crate::primitive::Ordering::Relaxed);
+        if tag != u64::from(T::TAG) {
+            return Err(ArenaError::Stale { handle });
+        }
+        Ok(Self::with(arena, held, offset))
+    }
+
+    fn with(arena: &'static Arena, held: Held, offset: u64) -> Self {
+        // SAFETY: `held` keeps the object alive, its tag was written or checked, and objects with
+        // that tag are used as `T` by every process.
+        let object = unsafe { arena.memory.object::<T>(offset + OBJECT_HEADER) };
+        Self { held: Arc::new(held), object: NonNull::from(object) }
+    }
+}
+
+impl<T> Shared<T> {
+    /// The number by which every process of the tree knows the object.
+    pub(crate) fn handle(&self) -> Handle {
+        self.held.handle
+    }
+
+    /// Enters the object into the parcel that this thread is packing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutsideTree`] when it packs none.
+    pub(crate) fn pack(&self) -> Result<Handle, ArenaError> {
+        if parcel::note(&self.held) { Ok(self.held.handle) } else { Err(ArenaError::OutsideTree) }
+    }
+}
+
+impl<T: ShmSafe> Deref for Shared<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: it came from a reference to an object that `held` keeps alive, in a mapping that
+        // stays for as long as the process runs.
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self { held: self.held.clone(), object: self.object }
+    }
+}
+
+impl<T> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&self.held.handle).finish()
+    }
+}
+
+impl<T> Serialize for Shared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let handle = self.pack().map_err(serde::ser::Error::custom)?;
+        handle.raw().serialize(serializer)
+    }
+}
+
+impl<'de, T: ShmSafe> Deserialize<'de> for Shared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let handle = Handle::from_raw(u64::deserialize(deserializer)?);
+        Self::open(handle).map_err(serde::de::Error::custom)
+    }
+}

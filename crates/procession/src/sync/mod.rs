@@ -1,0 +1,18 @@
+//! Waiting and exclusion between processes.
+//!
+//! Every object here is a handle to a few words of the tree's shared memory. Its clones, and its
+//! copies in messages and arguments, stand for the same object; the memory goes with the last of
+//! them.
+//!
+//! Blocking calls take a deadline: `None` waits for ever, one in the past does not wait. They
+//! spin for a short time before they sleep, for as long as that pays (see `PROCESSION_SPIN_US` in
+//! the guide), and no process that is killed, waiting or not, keeps the others waiting for ever.
+
+pub(crate) mod event_count;
+mod lock;
+mod semaphore;
+pub(crate) mod spin;
+
+pub use crate::error::WaitError;
+pub use lock::{Lock, LockError, LockOutcome};
+pub use semaphore::{Semaphore, SemaphoreError};

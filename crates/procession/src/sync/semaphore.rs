@@ -1,0 +1,404 @@
+//! A counting semaphore between processes.
+//!
+//! # Shared state
+//!
+//! | word      | meaning                                                   |
+//! |-----------|-----------------------------------------------------------|
+//! | `value`   | how many may still enter                                  |
+//! | `maximum` | what `value` cannot exceed; written once, before sharing  |
+//! | `event`   | the waiters; notified of every release                    |
+//!
+//! Acquiring subtracts one unless the value is 0, releasing adds one unless it is at the maximum;
+//! each is a single compare-and-swap.
+//!
+//! # Memory ordering
+//!
+//! Acquiring acquires and releasing releases: what was written before a release is visible to
+//! whoever gets in by it. Both are sequentially consistent, as the event count asks.
+//!
+//! # When a process dies
+//!
+//! A semaphore does not know who got in, so what a killed process had acquired stays taken, as
+//! with `multiprocessing.Semaphore`. One that was killed between adding one and the
+//! notification delays a waiter by at most a second.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::fmt;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::WaitError;
+use crate::primitive::{AtomicU32, Ordering};
+use crate::shm::{ArenaError, Shared, ShmSafe};
+use crate::sync::event_count::EventCount;
+use crate::sync::spin::SpinBudget;
+
+/// A counter that processes take from and give back to, and wait for while it is 0.
+///
+/// It behaves like `multiprocessing.Semaphore`, or with [`bounded`](Self::bounded) like
+/// `BoundedSemaphore`. Clones and copies sent to other processes, in a message or as an
+/// argument, are the same semaphore. What a killed process had acquired is not given back.
+///
+/// # Examples
+///
+/// ```
+/// use procession::sync::Semaphore;
+///
+/// let seats = Semaphore::new(2)?;
+/// seats.acquire(None)?;
+/// seats.acquire(None)?;
+/// assert!(!seats.try_acquire()); // full
+/// seats.release()?;
+/// assert_eq!(seats.value(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Semaphore {
+    state: Shared<SemaphoreState>,
+    #[serde(skip)]
+    spin: SpinBudget,
+}
+
+/// Why a semaphore could not be made or released.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SemaphoreError {
+    /// The value would exceed the maximum.
+    AboveMaximum {
+        /// The maximum.
+        maximum: u32,
+    },
+    /// There is no shared memory for it.
+    Arena(ArenaError),
+}
+
+impl Semaphore {
+    /// The highest value of any semaphore, as on Linux.
+    pub const MAXIMUM: u32 = i32::MAX as u32;
+
+    /// Makes a semaphore that so many can acquire before somebody has to wait.
+    ///
+    /// # Errors
+    ///
+    /// - [`SemaphoreError::AboveMaximum`] when `value` is above [`MAXIMUM`](Self::MAXIMUM).
+    /// - [`SemaphoreError::Arena`] when there is no shared memory for it.
+    pub fn new(value: u32) -> Result<Self, SemaphoreError> {
+        Self::bounded(value, Self::MAXIMUM)
+    }
+
+    /// Makes a semaphore whose value starts at `value` and never exceeds `maximum`.
+    ///
+    /// # Errors
+    ///
+    /// - [`SemaphoreError::AboveMaximum`] when `value` is above `maximum`, or that above
+    ///   [`MAXIMUM`](Self::MAXIMUM).
+    /// - [`SemaphoreError::Arena`] when there is no shared memory for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::sync::{Semaphore, SemaphoreError};
+    ///
+    /// let full = Semaphore::bounded(3, 3)?;
+    /// assert!(matches!(full.release(), Err(SemaphoreError::AboveMaximum { maximum: 3 })));
+    /// # Ok::<(), SemaphoreError>(())
+    /// ```
+    pub fn bounded(value: u32, maximum: u32) -> Result<Self, SemaphoreError> {
+        let most = maximum.min(Self::MAXIMUM);
+        if value.max(maximum) > most {
+            return Err(SemaphoreError::AboveMaximum { maximum: most });
+        }
+        let state = Shared::new(|state: &SemaphoreState| state.set_up(value, maximum))
+            .map_err(SemaphoreError::Arena)?;
+        Ok(Self { state, spin: SpinBudget::new() })
+    }
+
+    /// Blocks until the value is above 0, and takes one from it; or until `deadline` has passed.
+    ///
+    /// Without a deadline it waits for ever; one in the past means that it does not wait. A
+    /// release wakes one waiter.
+    ///
+    /// # Errors
+    ///
+    /// - [`WaitError::TimedOut`] when `deadline` has passed.
+    /// - [`WaitError::Interrupted`] when a signal handler ran in this thread. Nothing was taken;
+    ///   call again to go on waiting.
+    pub fn acquire(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
+        self.state.acquire(&self.spin, deadline)
+    }
+
+    /// Takes one from the value if it is above 0, and says whether it was.
+    pub fn try_acquire(&self) -> bool {
+        self.state.take().is_some()
+    }
+
+    /// Adds one to the value and wakes one waiter.
+    ///
+    /// # Errors
+    ///
+    /// [`SemaphoreError::AboveMaximum`] when the value is at its maximum; it stays there.
+    pub fn release(&self) -> Result<(), SemaphoreError> {
+        self.state.release()
+    }
+
+    /// The value at this moment; another process may change it at any time.
+    pub fn value(&self) -> u32 {
+        self.state.value.load(Ordering::SeqCst)
+    }
+
+    /// The value that the semaphore cannot exceed.
+    pub fn maximum(&self) -> u32 {
+        self.state.maximum.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore")
+            .field("value", &self.value())
+            .field("maximum", &self.maximum())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for SemaphoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AboveMaximum { maximum } => {
+                write!(f, "the value of a semaphore would exceed its maximum of {maximum}")
+            }
+            Self::Arena(_) => f.write_str("no shared memory for a semaphore"),
+        }
+    }
+}
+
+impl std::error::Error for SemaphoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::AboveMaximum { .. } => None,
+            Self::Arena(source) => Some(source),
+        }
+    }
+}
+
+/// What all handles of a semaphore share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct SemaphoreState {
+    value: AtomicU32,
+    maximum: AtomicU32,
+    event: EventCount,
+}
+
+// Part of the layout of the arena.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<SemaphoreState>() == 16 && align_of::<SemaphoreState>() == 4);
+
+// SAFETY: four atomic words with a fixed layout and no pointer, all of them counts of which any
+// value is possible. Every method works by atomic operations alone.
+unsafe impl ShmSafe for SemaphoreState {
+    const TAG: u32 = u32::from_le_bytes(*b"sema");
+}
+
+impl SemaphoreState {
+    /// Makes one outside an arena.
+    #[cfg(all(test, loom))]
+    fn new(value: u32, maximum: u32) -> Self {
+        let state =
+            Self { value: AtomicU32::new(0), maximum: AtomicU32::new(0), event: EventCount::new() };
+        state.set_up(value, maximum);
+        state
+    }
+
+    /// Fills in a semaphore that nobody shares yet.
+    fn set_up(&self, value: u32, maximum: u32) {
+        self.value.store(value, Ordering::Relaxed);
+        self.maximum.store(maximum, Ordering::Relaxed);
+    }
+
+    fn acquire(&self, spin: &SpinBudget, deadline: Option<Instant>) -> Result<(), WaitError> {
+        self.event.wait_until(spin, deadline, || self.take())
+    }
+
+    /// Takes one if there is one.
+    fn take(&self) -> Option<()> {
+        self.change(|value| value.checked_sub(1))
+    }
+
+    fn release(&self) -> Result<(), SemaphoreError> {
+        let maximum = self.maximum.load(Ordering::Relaxed);
+        self.change(|value| (value < maximum).then_some(value + 1))
+            .ok_or(SemaphoreError::AboveMaximum { maximum })?;
+        self.event.notify(1);
+        Ok(())
+    }
+
+    /// Replaces the value in one step; leaves it and returns `None` if `change` gives nothing.
+    fn change(&self, change: impl Fn(u32) -> Option<u32>) -> Option<()> {
+        let mut value = self.value.load(Ordering::SeqCst);
+        loop {
+            let order = Ordering::SeqCst;
+            match self.value.compare_exchange(value, change(value)?, order, order) {
+                Ok(_) => return Some(()),
+                Err(seen) => value = seen,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn value_runs_from_its_start_to_its_maximum() {
+        let semaphore = Semaphore::bounded(1, 2).unwrap();
+        semaphore.release().unwrap();
+        let above = semaphore.release();
+        assert!(matches!(above, Err(SemaphoreError::AboveMaximum { maximum: 2 })));
+        assert!(semaphore.try_acquire() && semaphore.try_acquire());
+        assert!(!semaphore.try_acquire(), "there were only two");
+        assert_eq!((semaphore.value(), semaphore.maximum()), (0, 2));
+    }
+
+    #[test]
+    fn start_above_the_maximum_is_refused() {
+        let cases =
+            [Semaphore::bounded(3, 2), Semaphore::new(u32::MAX), Semaphore::bounded(0, u32::MAX)];
+        for refused in cases {
+            assert!(matches!(refused, Err(SemaphoreError::AboveMaximum { .. })));
+        }
+    }
+
+    #[test]
+    fn acquire_gives_up_at_its_deadline() {
+        let semaphore = Semaphore::new(0).unwrap();
+        for wait in [Duration::ZERO, Duration::from_millis(5)] {
+            let deadline = Some(Instant::now() + wait);
+            assert_eq!(semaphore.acquire(deadline), Err(WaitError::TimedOut));
+        }
+    }
+
+    #[test]
+    fn every_release_lets_one_thread_through() {
+        const ROUNDS: u32 = 20_000;
+        let (full, empty) = (Semaphore::new(0).unwrap(), Semaphore::new(4).unwrap());
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let (full, empty) = (full.clone(), empty.clone());
+                thread::spawn(move || {
+                    for _ in 0..ROUNDS {
+                        full.acquire(None).unwrap();
+                        empty.release().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..2 * ROUNDS {
+            empty.acquire(None).unwrap();
+            full.release().unwrap();
+        }
+        takers.into_iter().for_each(|taker| taker.join().unwrap());
+        assert_eq!((full.value(), empty.value()), (0, 4));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    // Not loom's: dropping one while a planted fault unwinds would abort the test.
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    fn acquire(semaphore: &SemaphoreState) {
+        semaphore.acquire(&SpinBudget::new(), None).unwrap();
+    }
+
+    fn release(semaphore: &SemaphoreState) -> bool {
+        semaphore.release().is_ok()
+    }
+
+    /// Two that acquire, and two releases for them.
+    fn passage(acquire: fn(&SemaphoreState), release: fn(&SemaphoreState) -> bool) {
+        loom::model(move || {
+            let semaphore = Arc::new(SemaphoreState::new(0, 2));
+            let both = [semaphore.clone(), semaphore.clone()]
+                .map(|semaphore| thread::spawn(move || acquire(&semaphore)));
+            assert!(release(&semaphore) && release(&semaphore));
+            both.into_iter().for_each(|one| one.join().unwrap());
+            assert_eq!(semaphore.value.load(Ordering::SeqCst), 0, "one came in too many");
+        });
+    }
+
+    /// Two releases where there is room for one.
+    fn overflow(release: fn(&SemaphoreState) -> bool) {
+        loom::model(move || {
+            let semaphore = Arc::new(SemaphoreState::new(1, 2));
+            let other = semaphore.clone();
+            let other = thread::spawn(move || release(&other));
+            let released = [release(&semaphore), other.join().unwrap()];
+            assert!(released[0] != released[1], "the value exceeds its maximum");
+        });
+    }
+
+    #[test]
+    fn every_release_lets_one_through() {
+        passage(acquire, release);
+    }
+
+    #[test]
+    fn one_of_two_releases_meets_the_maximum() {
+        overflow(release);
+    }
+
+    // From here on each model has a fault planted, which loom must find: it shows that the
+    // models above could fail.
+
+    fn acquire_in_two_steps(semaphore: &SemaphoreState) {
+        let take = || {
+            let value = semaphore.value.load(Ordering::SeqCst);
+            (value > 0).then(|| semaphore.value.store(value - 1, Ordering::SeqCst))
+        };
+        semaphore.event.wait_until(&SpinBudget::new(), None, take).unwrap();
+    }
+
+    fn release_notifying_first(semaphore: &SemaphoreState) -> bool {
+        semaphore.event.notify(1);
+        semaphore.value.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    fn release_in_two_steps(semaphore: &SemaphoreState) -> bool {
+        let room = semaphore.value.load(Ordering::SeqCst) < 2;
+        if room {
+            semaphore.value.fetch_add(1, Ordering::SeqCst);
+            semaphore.event.notify(1);
+        }
+        room
+    }
+
+    #[test]
+    #[should_panic(expected = "one came in too many")]
+    fn planted_acquire_in_two_steps_is_found() {
+        passage(acquire_in_two_steps, release);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn planted_notification_before_the_release_is_found() {
+        passage(acquire, release_notifying_first);
+    }
+
+    #[test]
+    #[should_panic(expected = "the value exceeds its maximum")]
+    fn planted_release_in_two_steps_is_found() {
+        overflow(release_in_two_steps);
+    }
+}

@@ -1,0 +1,257 @@
+//! Descriptors that carry a signal or other descriptors.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+/// Creates a descriptor that is readable after [`eventfd_signal`] until [`eventfd_drain`].
+///
+/// Closed by `exec`, never blocks. See
+/// [`eventfd(2)`](https://man7.org/linux/man-pages/man2/eventfd.2.html).
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Makes an eventfd readable. Does nothing to one that has been signalled too often to count.
+pub(crate) fn eventfd_signal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
+        // The counter is full, so the descriptor is readable already.
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Makes an eventfd unreadable, and says whether it was readable.
+pub(crate) fn eventfd_drain(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match rustix::io::read(fd, &mut [0_u8; 8]) {
+        Ok(_) => Ok(true),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Blocks until a read from one of `fds` would not block, or `deadline`; says for each which it is.
+///
+/// The end of a stream and a pending error count as readable, as does the end of the process
+/// behind a pidfd. All are `false` after the deadline. `None` waits for ever. See
+/// [`poll(2)`](https://man7.org/linux/man-pages/man2/poll.2.html).
+///
+/// # Errors
+///
+/// `EINTR` when a signal handler ran in this thread; `EBADF` when a descriptor is not open.
+pub(crate) fn poll_readable(
+    fds: &[BorrowedFd<'_>],
+    deadline: Option<Instant>,
+) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let timeout = deadline.map(time_left);
+    rustix::event::poll(&mut polled, timeout.as_ref())?;
+    if polled.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)) {
+        return Err(Errno::BADF.into());
+    }
+    // Only what was asked for, hang-ups and errors are reported, and a read returns on each.
+    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+fn time_left(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    }
+}
+
+/// Sends `bytes` and copies of `fds` through a Unix socket; returns how many bytes were taken.
+///
+/// The descriptors go with the first byte, all of them or none; on a stream at least one byte
+/// is needed to carry them. A closed peer gives `EPIPE` and no signal. See
+/// [`unix(7)`](https://man7.org/linux/man-pages/man7/unix.7.html), `SCM_RIGHTS`.
+///
+/// # Errors
+///
+/// `EINVAL` for more descriptors than one message can carry (253).
+#[cfg_attr(not(test), expect(dead_code, reason = "for connections, which come next"))]
+pub(crate) fn send_fds(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = control_space(fds.len());
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL.into());
+    }
+    let bytes = [IoSlice::new(bytes)];
+    Ok(rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// Receives bytes and at most `max` descriptors from a Unix socket.
+///
+/// Returns how many bytes are in `buffer` now, zero at the end of the stream, and the
+/// descriptors that came with them, which `exec` closes. See
+/// [`unix(7)`](https://man7.org/linux/man-pages/man7/unix.7.html), `SCM_RIGHTS`.
+///
+/// # Errors
+///
+/// `EMSGSIZE` when more than `max` descriptors came, or more than this process may have open.
+/// The bytes are lost then, and the descriptors are closed.
+#[cfg_attr(not(test), expect(dead_code, reason = "for connections, which come next"))]
+pub(crate) fn recv_fds(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    max: usize,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = control_space(max);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = [IoSliceMut::new(buffer)];
+    let received =
+        rustix::net::recvmsg(socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            fds.extend(more);
+        }
+    }
+    // The kernel rounds the room up, so one more than asked for may have come through.
+    if fds.len() > max || received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MSGSIZE.into());
+    }
+    Ok((received.bytes, fds))
+}
+
+fn control_space(fds: usize) -> Vec<MaybeUninit<u8>> {
+    let len = if fds == 0 { 0 } else { rustix::cmsg_space!(ScmRights(fds)) };
+    vec![MaybeUninit::uninit(); len]
+}
+
+/// Takes ownership of an inherited descriptor and keeps it from further children.
+///
+/// # Errors
+///
+/// `EBADF` when no such descriptor is open.
+///
+/// # Safety
+///
+/// Nobody else may own the descriptor.
+pub(crate) unsafe fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow ends with this call; that a number which is not open is only looked at,
+    // and refused by the kernel, is what this is for.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
+    let flags = rustix::io::fcntl_getfd(borrowed)?;
+    rustix::io::fcntl_setfd(borrowed, flags | rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, as was just seen, and the caller promises that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use rustix::io::FdFlags;
+
+    use super::*;
+
+    #[test]
+    fn eventfd_is_readable_between_signal_and_drain() {
+        let event = eventfd().unwrap();
+        let readable = || poll_readable(&[event.as_fd()], Some(Instant::now())).unwrap()[0];
+        assert!(!readable());
+        assert!(!eventfd_drain(event.as_fd()).unwrap());
+        eventfd_signal(event.as_fd()).unwrap();
+        eventfd_signal(event.as_fd()).unwrap();
+        assert!(readable());
+        assert!(eventfd_drain(event.as_fd()).unwrap());
+        assert!(!readable(), "one drain takes all signals");
+    }
+
+    #[test]
+    fn full_eventfd_can_be_signalled() {
+        let event = eventfd().unwrap();
+        rustix::io::write(&event, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        eventfd_signal(event.as_fd()).unwrap();
+        assert!(eventfd_drain(event.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn poll_tells_which_is_readable() {
+        let (quiet, signalled) = (eventfd().unwrap(), eventfd().unwrap());
+        let (closed, peer) = UnixStream::pair().unwrap();
+        eventfd_signal(signalled.as_fd()).unwrap();
+        drop(peer);
+        let fds = [quiet.as_fd(), signalled.as_fd(), closed.as_fd()];
+        assert_eq!(poll_readable(&fds, None).unwrap(), [false, true, true]);
+    }
+
+    #[test]
+    fn poll_does_not_return_before_its_deadline() {
+        let event = eventfd().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        assert_eq!(poll_readable(&[event.as_fd()], Some(deadline)).unwrap(), [false]);
+        assert!(Instant::now() >= deadline);
+        assert_eq!(poll_readable(&[], Some(deadline)).unwrap(), []);
+    }
+
+    #[test]
+    fn received_descriptor_is_another_one_for_the_same_thing() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let event = eventfd().unwrap();
+        assert_eq!(send_fds(here.as_fd(), b"take this", &[event.as_fd()]).unwrap(), 9);
+
+        let mut buffer = [0; 16];
+        let (len, fds) = recv_fds(there.as_fd(), &mut buffer, 4).unwrap();
+
+        assert_eq!((&buffer[..len], fds.len()), (&b"take this"[..], 1));
+        assert!(rustix::io::fcntl_getfd(&fds[0]).unwrap().contains(FdFlags::CLOEXEC));
+        eventfd_signal(fds[0].as_fd()).unwrap();
+        assert!(eventfd_drain(event.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn bytes_travel_without_descriptors() {
+        let (here, there) = UnixStream::pair().unwrap();
+        send_fds(here.as_fd(), b"plain", &[]).unwrap();
+        let (len, fds) = recv_fds(there.as_fd(), &mut [0; 16], 0).unwrap();
+        assert_eq!((len, fds.len()), (5, 0));
+        drop(here);
+        let (len, fds) = recv_fds(there.as_fd(), &mut [0; 16], 0).unwrap();
+        assert_eq!((len, fds.len()), (0, 0), "not the end of the stream");
+    }
+
+    #[test]
+    fn more_descriptors_than_wanted_are_an_error() {
+        let (here, there) = UnixStream::pair().unwrap();
+        for (sent, max) in [(1, 0), (2, 1), (4, 1), (9, 8)] {
+            send_fds(here.as_fd(), b"!", &vec![here.as_fd(); sent]).unwrap();
+            let error = recv_fds(there.as_fd(), &mut [0; 1], max).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::MSGSIZE.raw_os_error()));
+        }
+    }
+
+    #[test]
+    fn as_many_descriptors_as_the_kernel_allows_and_no_more() {
+        let (here, there) = UnixStream::pair().unwrap();
+        send_fds(here.as_fd(), b"!", &vec![here.as_fd(); 253]).unwrap();
+        assert_eq!(recv_fds(there.as_fd(), &mut [0; 1], 253).unwrap().1.len(), 253);
+        let error = send_fds(here.as_fd(), b"!", &vec![here.as_fd(); 254]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    }
+
+    #[test]
+    fn closed_peer_is_an_error_and_not_a_signal() {
+        let (here, there) = UnixStream::pair().unwrap();
+        drop(there);
+        let error = send_fds(here.as_fd(), b"!", &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

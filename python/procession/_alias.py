@@ -1,0 +1,65 @@
+"""`multiprocessing`, answered by this package."""
+
+import importlib
+import sys
+import threading
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from procession import _stdlib
+
+# Submodules of the original that have a counterpart here. All others stay the original's.
+_OURS = ("context", "pool", "popen_fork", "popen_spawn_posix", "queues", "spawn")
+
+_installed = threading.Event()
+
+
+def installed() -> bool:
+    """Say whether `install` was called in this process or one that it comes from."""
+    return _installed.is_set()
+
+
+def install() -> None:
+    """Let `multiprocessing` and its submodules mean `procession` in this process and its children.
+
+    To be called before the program imports `multiprocessing`. What was imported from there
+    before stays the original's. A second call does nothing.
+    """
+    if _installed.is_set():
+        return
+    original = _stdlib.multiprocessing.__name__
+    names = {f"{original}.{name}": importlib.import_module(f"procession.{name}") for name in _OURS}
+    _stdlib.give_away(names | {original: importlib.import_module("procession")})
+    sys.meta_path.insert(0, _OriginalModules(original))
+    _installed.set()
+
+
+class _OriginalModules(MetaPathFinder):
+    """Finds submodules of `package` that only the original has."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, name: str, *_where: object) -> ModuleSpec | None:
+        package, _, submodule = name.partition(".")
+        if package != self._package or not submodule or _stdlib.is_loading():
+            return None
+        return ModuleSpec(name, _Loader(submodule))
+
+
+class _Loader(Loader):
+    def __init__(self, submodule: str) -> None:
+        self._module = _stdlib.load(submodule)
+        self._spec = self._module.__spec__
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # It has run already; the import system has just replaced its spec.
+        module.__spec__ = self._spec
+
+
+# Behind all others: `procession.util` is the original's, since there is none here.
+sys.meta_path.append(_OriginalModules("procession"))

@@ -1,0 +1,336 @@
+from collections.abc import Callable, Iterable, Iterator
+from types import GenericAlias
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
+
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = [
+    "AsyncResult",
+    "Boot",
+    "Child",
+    "IMapIterator",
+    "Pool",
+    "PreparedFork",
+    "Queue",
+    "WorkerBoot",
+    "dumps",
+    "in_use",
+    "loads",
+    "own_sentinel",
+    "start_program",
+    "take_boot",
+]
+
+_T = TypeVar("_T")
+_R_co = TypeVar("_R_co", covariant=True)
+
+@disjoint_base
+class Queue(Generic[_T]):
+    """A queue that any process of the tree can put objects into and get them from.
+
+    First in, first out for each process that puts. An object is pickled by `put` and is in shared
+    memory when that returns: no thread does it later, so nothing has to be joined, and what a
+    process has put stays there when it dies.
+
+    The queue itself can be passed on: as an argument of a process, through a queue, to a task of
+    a pool.
+
+    Args:
+        maxsize: Most objects in the queue at a time; zero or less for as many as there is
+            memory for.
+        ctx: The context that the queue is made by. It makes no difference.
+
+    Example:
+        ```python
+        from procession import Process, Queue
+
+        def count(queue):
+            for number in range(3):
+                queue.put(number)
+
+        if __name__ == "__main__":
+            queue = Queue()
+            child = Process(target=count, args=(queue,))
+            child.start()
+            print([queue.get() for _ in range(3)])
+            child.join()
+        ```
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, maxsize: SupportsIndex = 0, *, ctx: object) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __getstate__(self) -> tuple[int]: ...
+    def __setstate__(self, state: tuple[int], /) -> None: ...
+    def put(self, obj: _T, block: bool = True, timeout: float | None = None) -> None:
+        """Put an object into the queue.
+
+        Args:
+            obj: Any object that can be pickled.
+            block: Whether to wait if the queue is full.
+            timeout: Longest time to wait, in seconds; `None` for no limit.
+
+        Raises:
+            queue.Full: There was no room in time.
+            ValueError: The queue is closed in this process.
+            MemoryError: The shared memory of this tree of processes is at its limit.
+            Exception: Whatever pickling raises; nothing is put then.
+        """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:
+        """Remove and return an object from the queue.
+
+        Args:
+            block: Whether to wait if the queue is empty.
+            timeout: Longest time to wait, in seconds; `None` for no limit.
+
+        Raises:
+            queue.Empty: Nothing came in time.
+            ValueError: The queue is closed in this process.
+            Exception: Whatever unpickling raises; the object is removed then.
+        """
+
+    def put_nowait(self, obj: _T) -> None:
+        """Put an object into the queue if there is room.
+
+        Raises:
+            queue.Full: There is none.
+        """
+
+    def get_nowait(self) -> _T:
+        """Remove and return an object if there is one.
+
+        Raises:
+            queue.Empty: There is none.
+        """
+
+    def put_many(self, objs: Iterable[_T], block: bool = True, timeout: float | None = None) -> int:
+        """Put several objects into the queue, in their order, and return how many.
+
+        All are pickled before the first is put. Fewer than all are put if there was no room for
+        the others in time.
+
+        Raises:
+            queue.Full: There was no room for a single one.
+        """
+
+    def get_many(self, limit: int, block: bool = True, timeout: float | None = None) -> list[_T]:
+        """Remove and return up to `limit` objects, at least one.
+
+        Waits for the first only.
+
+        Raises:
+            queue.Empty: Nothing came in time.
+        """
+
+    def qsize(self) -> int:
+        """Return how many objects are in the queue. Exact while nobody puts or gets."""
+
+    def empty(self) -> bool:
+        """Say whether there is nothing to get. Exact while nobody puts or gets."""
+
+    def full(self) -> bool:
+        """Say whether there is no room to put anything. Exact while nobody puts or gets."""
+
+    def close(self) -> None:
+        """Close the queue in this process: nothing more is put or got here."""
+
+    def join_thread(self) -> None:
+        """Do nothing: what was put is in the queue already. The queue must be closed."""
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: a process never waits for its queues when it ends."""
+
+@final
+class AsyncResult(Generic[_R_co]):
+    """The result of a call that a pool carries out."""
+
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def get(self, timeout: float | None = None) -> _R_co:
+        """Block until the call is done and return its value, or raise what it raised.
+
+        What it raised has the worker's traceback as its `__cause__`.
+
+        Raises:
+            multiprocessing.TimeoutError: It was not done within `timeout` seconds.
+            WorkerDiedError: The worker died while it carried out the call.
+        """
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the call is done or `timeout` seconds have passed."""
+
+    def ready(self) -> bool:
+        """Say whether the call is done."""
+
+    def successful(self) -> bool:
+        """Say whether the call returned rather than raised.
+
+        Raises:
+            ValueError: It is not done.
+        """
+
+@final
+class IMapIterator(Iterator[_R_co]):
+    """The results of `imap` and `imap_unordered`."""
+
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _R_co: ...
+    def next(self, timeout: float | None = None) -> _R_co:
+        """Return the next result, or raise what the call raised.
+
+        Raises:
+            multiprocessing.TimeoutError: There was none within `timeout` seconds.
+            StopIteration: There are no more.
+        """
+
+@final
+class Pool:
+    """Worker processes and the tasks that they carry out: the engine of `procession.Pool`.
+
+    Args:
+        workers: Number of workers.
+        retries: How often a task is carried out again after its worker died.
+        launch: Starts a worker that will call `serve`, and returns it with its name.
+    """
+
+    def __new__(
+        cls, workers: int, retries: int, launch: Callable[[WorkerBoot], tuple[Child, str]]
+    ) -> Self: ...
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwds: dict[str, Any],
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[Any]:
+        """Submit one call."""
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        items: list[Any],
+        chunksize: int,
+        star: bool,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[list[Any]]:
+        """Submit a call for every object of a list, `chunksize` of them in a task."""
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        window: int,
+        ordered: bool,
+    ) -> IMapIterator[Any]:
+        """Submit calls for the objects of an iterable as their results are asked for."""
+
+    @property
+    def state(self) -> str:
+        """`RUN`, `CLOSE` or `TERMINATE`; `INHERITED` in a process that does not own the pool."""
+
+    def close(self) -> None:
+        """Take no more calls. Those that were made are carried out."""
+
+    def terminate(self) -> None:
+        """End the workers, whatever they are doing."""
+
+    def join(self) -> None:
+        """Block until the workers have ended. The pool must be closed or terminated."""
+
+@final
+class WorkerBoot:
+    """What a worker needs to find its pool."""
+
+    def start_failed(self, reason: str) -> None:
+        """Say why the worker cannot start. It must end then."""
+
+    def serve(self, tasks: int | None = None) -> None:
+        """Carry out tasks until the pool closes, at most `tasks` of them."""
+
+    @classmethod
+    def _rebuild(cls, pickle: Buffer) -> WorkerBoot: ...
+
+@final
+class Child:
+    """A child process that was started."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable when the process has ended."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Block until the process has ended and return its exit code; None if time ran out."""
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal. Does nothing if the process has ended."""
+
+@final
+class PreparedFork:
+    """A fork that is about to happen.
+
+    The caller forks and then calls exactly one of the methods: of the first two in the parent,
+    `in_child` in the child, or `abandon` if nothing was forked.
+    """
+
+    def __new__(cls) -> Self: ...
+    def in_parent(self, pid: int) -> Child:
+        """In the parent: take charge of the child."""
+
+    def in_parent_unwatched(self) -> None:
+        """In the parent: leave the child to others."""
+
+    def in_child(self, daemon: bool) -> None:
+        """In the child: become the process that was prepared for."""
+
+    def abandon(self) -> None:
+        """Nothing was forked."""
+
+@final
+class Boot:
+    """What a fresh interpreter was given by the process that started it."""
+
+    @property
+    def payload(self) -> bytes:
+        """What `dump` returned in the parent. Shared objects in it live while this object does."""
+
+def start_program(
+    program: str, args: list[str], dump: Callable[[], Buffer], inherit: list[int], daemon: bool
+) -> Child:
+    """Start a program that will call `take_boot`.
+
+    Args:
+        program: Path of the executable.
+        args: The whole command line, the program's name included.
+        dump: Makes the payload; shared objects may be pickled in it.
+        inherit: Descriptors that the program gets. Read after `dump` was called.
+        daemon: Whether the program ends when this process ends, however that ends.
+    """
+
+def take_boot() -> Boot | None:
+    """Become the child that this interpreter was started as; None if it was started otherwise."""
+
+def own_sentinel() -> int:
+    """Return a descriptor that becomes readable when the calling process has ended."""
+
+def in_use() -> bool:
+    """Say whether this process has any shared object or child, so that a fork must be prepared."""
+
+def dumps(obj: object) -> bytes:
+    """Pickle an object as a queue or a pool does."""
+
+def loads(pickle: Buffer) -> Any:
+    """Unpickle an object as a queue or a pool does."""

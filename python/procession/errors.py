@@ -1,0 +1,31 @@
+"""Exceptions: those of the original, and what has no counterpart there."""
+
+from procession import _stdlib
+
+__all__ = ["BrokenPoolError", "ProcessError", "TimeoutError", "WorkerDiedError"]
+
+ProcessError = _stdlib.context.ProcessError
+TimeoutError = _stdlib.context.TimeoutError
+
+
+class WorkerDiedError(ProcessError):
+    """The worker process that carried out a task died.
+
+    Attributes:
+        pid: Process id of the worker.
+        exitcode: Its exit code, negative for a signal, as in `Process.exitcode`.
+        task: Index of the task among those of the same call.
+    """
+
+    def __init__(self, message: str, pid: int, exitcode: int, task: int) -> None:
+        super().__init__(message, pid, exitcode, task)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class BrokenPoolError(ProcessError):
+    """No worker of a pool could start; the text says why."""

@@ -1,0 +1,74 @@
+"""Starting a child as a copy of this process."""
+
+import os
+import signal
+from typing import Any, NoReturn
+
+from procession import _forks, _stdlib, context
+from procession._procession import Child, own_sentinel
+
+__all__ = ["Popen"]
+
+_util = _stdlib.load("util")
+
+
+class Popen:
+    """A child process, for the process object that stands for it."""
+
+    method = "fork"
+    _child: Child
+
+    def __init__(self, process_obj: Any) -> None:
+        _util._flush_std_streams()
+        self.returncode: int | None = None
+        self._launch(process_obj)
+        self.pid = self._child.pid
+        self.sentinel = self._child.sentinel
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Return the number that the descriptor has in the child."""
+        return fd
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit code, or `None` while the child runs."""
+        return self.wait(0 if flag == os.WNOHANG else None)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Block until the child has ended and return its exit code; `None` if time ran out."""
+        if self.returncode is None:
+            self.returncode = self._child.poll() if timeout == 0 else self._child.wait(timeout)
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask the child to end."""
+        self._child.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the child at once."""
+        self._child.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the child, which has ended."""
+        del self._child
+
+    def _launch(self, process_obj: Any) -> None:
+        parent_sentinel = own_sentinel()
+        try:
+            child = _forks.fork(bool(process_obj.daemon))
+            if child is None:
+                _run(process_obj, parent_sentinel)
+            else:
+                self._child = child
+        finally:
+            os.close(parent_sentinel)
+
+
+def _run(process_obj: Any, parent_sentinel: int) -> NoReturn:
+    code = 1
+    try:
+        if process_obj._start_method is not None:
+            context._force_start_method(process_obj._start_method)
+        code = process_obj._bootstrap(parent_sentinel=parent_sentinel)
+    finally:
+        # Not into the code of the parent.
+        os._exit(code)

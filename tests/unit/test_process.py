@@ -1,0 +1,103 @@
+"""What a process here does and that of the standard library does not."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import procession
+
+DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+
+
+def is_running(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + DEADLOCK
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+
+
+START_A_DAEMON = """
+import os, procession, sys, time
+
+def sleep_for_ever():
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    ctx = procession.get_context(sys.argv[1])
+    child = ctx.Process(target=sleep_for_ever, daemon=True)
+    child.start()
+    print(child.pid, flush=True)
+    if sys.argv[2] == "wait":
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("end", ["wait", "return"])
+def test_daemon_dies_with_its_parent(tmp_path, method, end):
+    script = tmp_path / "script.py"
+    script.write_text(START_A_DAEMON)
+    command = [sys.executable, str(script), method, end]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        if end == "wait":
+            assert is_running(pid)
+            parent.send_signal(signal.SIGKILL)
+        parent.wait(DEADLOCK)
+        wait_until(lambda: not is_running(pid))
+
+
+def do_nothing():
+    pass
+
+
+def test_spawned_child_that_never_runs_python_is_reported():
+    ctx = procession.get_context("spawn")
+    original = sys.executable
+    ctx.set_executable("/bin/false")
+    try:
+        child = ctx.Process(target=do_nothing)
+        child.start()
+        child.join(DEADLOCK)
+        assert child.exitcode == 1
+        child.close()
+    finally:
+        ctx.set_executable(original)
+
+
+def test_executable_that_is_not_there_is_an_error_of_start():
+    ctx = procession.get_context("spawn")
+    original = sys.executable
+    ctx.set_executable("/nonexistent/python")
+    try:
+        with pytest.raises(FileNotFoundError):
+            ctx.Process(target=do_nothing).start()
+    finally:
+        ctx.set_executable(original)
+    assert ctx.active_children() == []
+
+
+def test_child_that_nobody_joins_is_no_zombie_once_another_is_started():
+    ctx = procession.get_context("fork")
+    first = ctx.Process(target=os._exit, args=(0,))
+    first.start()
+    pid = first.pid
+    wait_until(lambda: not is_running(pid))
+    second = ctx.Process(target=do_nothing)
+    second.start()
+    second.join(DEADLOCK)
+    assert not pathlib.Path(f"/proc/{pid}").exists()
+    assert first.exitcode == 0
