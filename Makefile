@@ -41,7 +41,7 @@ COUNT_TESTS := awk '{ print; fflush() } \
 	/^test result:/ { n += $$4; if (file && $$4 + $$6 + $$8 == 0) none = none " " file } \
 	END { if (!n || none) { print "no test ran" (none ? " in" none : ""); exit 1 } print n " tests passed" }'
 
-.PHONY: help $(GATES) test format msrv bench bench-quick soak clean
+.PHONY: FORCE help $(GATES) test format msrv bench bench-quick soak clean
 
 help:
 	@echo "Gates, in the order in which 'make test' runs them: $(GATES)"
@@ -59,7 +59,8 @@ $(TOOLS): requirements-dev.txt $(VENV)/.created
 	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
 
-$(PACKAGE): $(TOOLS) $(SOURCES)
+# Built again as well if the extension has been removed from where it was put.
+$(PACKAGE): $(TOOLS) $(SOURCES) $(if $(wildcard python/procession/_procession*.so),,FORCE)
 	VIRTUAL_ENV=$(VENV) $(PY) -m maturin develop --release --locked
 	touch $@
 

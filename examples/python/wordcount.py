@@ -3,7 +3,7 @@
     python examples/python/wordcount.py DIR [--workers N] [--sequential]
     python -m procession examples/python/wordcount.py DIR
 
-Map: each task counts the words of one file. Partition: the counts are brought together by word.
+Map: each task counts the words of some files. Partition: the counts are brought together by word.
 Reduce: each task adds up the counts of one word. A word is a run of ASCII letters and underscores,
 whatever their case.
 """
@@ -18,6 +18,7 @@ import sys
 
 WORD = re.compile("[A-Za-z_]+")
 SHOWN = 20
+BATCH = 100  # files that one task counts
 
 
 def find_files(root):
@@ -41,13 +42,16 @@ def words_of(path):
         raise OSError(error.errno, error.strerror, path) from error
 
 
-def count_file(path):
-    """Map: the words of one file, and the name of the process that counted them."""
-    return multiprocessing.current_process().name, collections.Counter(words_of(path))
+def count_files(paths):
+    """Map: the words of some files, how many files, and the name of the process that counted."""
+    counts = collections.Counter()
+    for path in paths:
+        counts.update(words_of(path))
+    return multiprocessing.current_process().name, len(paths), dict(counts)
 
 
 def add_up(item):
-    """Reduce: the counts of one word, one per file that has it."""
+    """Reduce: the counts of one word, one for each batch of files that has it."""
     word, counts = item
     return word, sum(counts)
 
@@ -56,9 +60,10 @@ def count_with_pool(files, workers):
     """Return the count of each word, and how many files each worker took."""
     by_word = collections.defaultdict(list)
     files_of_worker = collections.Counter()
+    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     with multiprocessing.Pool(workers) as pool:
-        for worker, counts in pool.map(count_file, files, chunksize=16):
-            files_of_worker[worker] += 1
+        for worker, number, counts in pool.map(count_files, batches, chunksize=1):
+            files_of_worker[worker] += number
             for word, count in counts.items():
                 by_word[word].append(count)
         return dict(pool.map(add_up, by_word.items())), files_of_worker

@@ -14,8 +14,9 @@ if __name__ == "__main__":
 `install()`, or `python -m procession script.py`, lets a program that nobody changed use it.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import Any
 
 from procession import _forks as _forks  # fork hooks
 from procession import _stdlib, context
@@ -28,6 +29,10 @@ from procession.context import (
     TimeoutError,
 )
 from procession.errors import BrokenPoolError, WorkerDiedError
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any
 
 _default = context._default_context
 

@@ -1,13 +1,18 @@
 """`multiprocessing`, answered by this package."""
 
+from __future__ import annotations
+
 import importlib
 import sys
 import threading
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 from procession import _stdlib
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
 
 # Submodules of the original that have a counterpart here. All others stay the original's.
 _OURS = ("context", "pool", "popen_fork", "popen_spawn_posix", "queues", "spawn")
@@ -35,20 +40,21 @@ def install() -> None:
     _installed.set()
 
 
-class _OriginalModules(MetaPathFinder):
+class _OriginalModules:
     """Finds submodules of `package` that only the original has."""
 
     def __init__(self, package: str) -> None:
         self._package = package
 
-    def find_spec(self, name: str, *_where: object) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_where: Any) -> ModuleSpec | None:
         package, _, submodule = name.partition(".")
         if package != self._package or not submodule or _stdlib.is_loading():
             return None
-        return ModuleSpec(name, _Loader(submodule))
+        loader: Any = _Loader(submodule)
+        return ModuleSpec(name, loader)
 
 
-class _Loader(Loader):
+class _Loader:
     def __init__(self, submodule: str) -> None:
         self._module = _stdlib.load(submodule)
         self._spec = self._module.__spec__

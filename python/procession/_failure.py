@@ -1,10 +1,15 @@
 """How an exception of a pool's task travels from the worker to the caller."""
 
+from __future__ import annotations
+
 import pickle
 import traceback
-from typing import Any
 
 from procession import _stdlib
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def describe(error: BaseException) -> tuple[str, bytes]:

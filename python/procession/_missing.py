@@ -3,8 +3,12 @@
 Each of these raises `NotImplementedError` when it is called. The README lists them.
 """
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from __future__ import annotations
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 
 def refuse(feature: str) -> NoReturn:

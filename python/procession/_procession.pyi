@@ -1,14 +1,16 @@
 from collections.abc import Callable, Iterable, Iterator
 from types import GenericAlias
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, final
+from typing import Any, Generic, Self, SupportsIndex, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
-    "AsyncResult",
+    "ApplyResult",
     "Boot",
     "Child",
     "IMapIterator",
+    "IMapUnorderedIterator",
+    "MapResult",
     "Pool",
     "PreparedFork",
     "Queue",
@@ -23,6 +25,11 @@ __all__ = [
 
 _T = TypeVar("_T")
 _R_co = TypeVar("_R_co", covariant=True)
+
+# For the value of a call, and for what it raised.
+_Callbacks: TypeAlias = tuple[
+    Callable[[Any], object] | None, Callable[[BaseException], object] | None
+]
 
 @disjoint_base
 class Queue(Generic[_T]):
@@ -142,8 +149,8 @@ class Queue(Generic[_T]):
     def cancel_join_thread(self) -> None:
         """Do nothing: a process never waits for its queues when it ends."""
 
-@final
-class AsyncResult(Generic[_R_co]):
+@disjoint_base
+class ApplyResult(Generic[_R_co]):
     """The result of a call that a pool carries out."""
 
     @classmethod
@@ -172,8 +179,12 @@ class AsyncResult(Generic[_R_co]):
         """
 
 @final
+class MapResult(ApplyResult[list[_R_co]], Generic[_R_co]):
+    """The result of several calls: a list of what they return."""
+
+@disjoint_base
 class IMapIterator(Iterator[_R_co]):
-    """The results of `imap` and `imap_unordered`."""
+    """The results of `imap`."""
 
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
@@ -186,6 +197,10 @@ class IMapIterator(Iterator[_R_co]):
             multiprocessing.TimeoutError: There was none within `timeout` seconds.
             StopIteration: There are no more.
         """
+
+@final
+class IMapUnorderedIterator(IMapIterator[_R_co]):
+    """The results of `imap_unordered`."""
 
 @final
 class Pool:
@@ -205,9 +220,8 @@ class Pool:
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwds: dict[str, Any],
-        callback: Callable[[Any], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[Any]:
+        callbacks: _Callbacks | None = None,
+    ) -> ApplyResult[Any]:
         """Submit one call."""
 
     def map(
@@ -216,9 +230,8 @@ class Pool:
         items: list[Any],
         chunksize: int,
         star: bool,
-        callback: Callable[[list[Any]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[list[Any]]:
+        callbacks: _Callbacks | None = None,
+    ) -> MapResult[Any]:
         """Submit a call for every object of a list, `chunksize` of them in a task."""
 
     def imap(

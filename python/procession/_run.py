@@ -1,5 +1,7 @@
 """Running a program as the main program, as the interpreter itself would."""
 
+from __future__ import annotations
+
 import builtins
 import io
 import os
@@ -7,7 +9,10 @@ import runpy
 import sys
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any
 
 _USAGE = "usage: python -m procession (-m MODULE | -c CODE | SCRIPT) [ARGUMENTS...]"
 

@@ -1,16 +1,21 @@
 """Contexts: the API of the package, bound to a start method."""
 
+from __future__ import annotations
+
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from procession import _stdlib
 from procession._missing import MissingFromContext, refuse
-from procession.queues import Queue
 
+TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, ClassVar, NoReturn
+
     from procession.pool import Pool
+    from procession.queues import Queue
+
 
 __all__ = [
     "AuthenticationError",
@@ -86,6 +91,8 @@ class BaseContext(MissingFromContext, _stdlib.context.BaseContext):
 
     def Queue(self, maxsize: int = 0) -> Queue[Any]:  # type: ignore[override]
         """Return a queue that any process of the tree can use."""
+        from procession.queues import Queue
+
         return Queue(maxsize, ctx=self.get_context())
 
     def Pool(  # type: ignore[override]
@@ -96,7 +103,7 @@ class BaseContext(MissingFromContext, _stdlib.context.BaseContext):
         maxtasksperchild: int | None = None,
         *,
         retries: int = 0,
-    ) -> "Pool":
+    ) -> Pool:
         """Return a pool of worker processes."""
         from procession.pool import Pool
 

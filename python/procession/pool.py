@@ -1,16 +1,28 @@
 """Pools of worker processes."""
 
+from __future__ import annotations
+
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, Self
 
 from procession import _stdlib
 from procession import context as contexts
-from procession._procession import AsyncResult, Child, IMapIterator, WorkerBoot
+from procession._procession import (
+    ApplyResult,
+    Child,
+    IMapIterator,
+    IMapUnorderedIterator,
+    MapResult,
+    WorkerBoot,
+)
 from procession._procession import Pool as _Engine
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, NoReturn, Self
 
 __all__ = [
     "ApplyResult",
@@ -21,9 +33,7 @@ __all__ = [
     "Pool",
 ]
 
-ApplyResult = AsyncResult
-MapResult = AsyncResult
-IMapUnorderedIterator = IMapIterator
+AsyncResult = ApplyResult
 
 _util = _stdlib.load("util")
 
@@ -92,9 +102,9 @@ class Pool:
         kwds: Mapping[str, Any] = {},
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[Any]:
+    ) -> ApplyResult[Any]:
         """Call `func(*args, **kwds)` in a worker, without waiting for it."""
-        return self._engine.apply(func, tuple(args), dict(kwds), callback, error_callback)
+        return self._engine.apply(func, tuple(args), dict(kwds), (callback, error_callback))
 
     def map(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
@@ -109,11 +119,11 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[list[Any]]:
+    ) -> MapResult[Any]:
         """Do what `map` does, without waiting for it."""
         items = list(iterable)
         chunksize = self._chunksize(len(items), chunksize)
-        return self._engine.map(func, items, chunksize, False, callback, error_callback)
+        return self._engine.map(func, items, chunksize, False, (callback, error_callback))
 
     def starmap(
         self,
@@ -131,11 +141,11 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-    ) -> AsyncResult[list[Any]]:
+    ) -> MapResult[Any]:
         """Do what `starmap` does, without waiting for it."""
         items = list(iterable)
         chunksize = self._chunksize(len(items), chunksize)
-        return self._engine.map(func, items, chunksize, True, callback, error_callback)
+        return self._engine.map(func, items, chunksize, True, (callback, error_callback))
 
     def imap(
         self,

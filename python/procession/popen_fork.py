@@ -1,11 +1,16 @@
 """Starting a child as a copy of this process."""
 
+from __future__ import annotations
+
 import os
 import signal
-from typing import Any, NoReturn
 
 from procession import _forks, _stdlib, context
 from procession._procession import Child, own_sentinel
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["Popen"]
 

@@ -1,12 +1,17 @@
 """Starting a child as a fresh interpreter."""
 
+from __future__ import annotations
+
 import io
 import os
-from typing import Any
 
 from procession import popen_fork, spawn
 from procession._procession import own_sentinel, start_program
 from procession.context import reduction, set_spawning_popen
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Popen"]
 

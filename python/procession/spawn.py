@@ -1,12 +1,17 @@
 """What a fresh interpreter does to become a child, and what its parent tells it for that."""
 
+from __future__ import annotations
+
 import io
 import pickle
 import sys
-from typing import Any, NoReturn
 
 from procession import _alias, _stdlib, context
 from procession._procession import Boot, take_boot
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = [
     "freeze_support",

@@ -110,7 +110,7 @@ def test_child_gets_what_parent_put_in_order(ctx):
         {},
         {"key": {1: (2.5, None)}, (1, 2): b"x"},
         {1, 2, 3},
-        frozenset("abc"),
+        frozenset("a"),
         range(3),
         slice(1, 2),
         Point(1, 2),

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyIterator, PyList, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::{EngineError, EngineResult};
 use crate::generic::generic_alias;
@@ -28,6 +29,8 @@ pub(crate) struct Source {
 /// Tasks that are submitted as their results are asked for.
 pub(crate) struct Stream {
     batch: RawBatch,
+    /// Whether the value of a task is a list of results.
+    chunks: bool,
     feed: Mutex<Feed>,
 }
 
@@ -40,13 +43,21 @@ struct Feed {
     in_flight: usize,
     /// Values of a chunk that was taken apart.
     ready: VecDeque<Py<PyAny>>,
+    /// A chunk has failed. There the original ends, since it takes chunks apart in a generator.
+    failed: bool,
 }
 
 impl Stream {
     pub(crate) fn new(py: Python<'_>, batch: RawBatch, source: Source) -> EngineResult<Arc<Self>> {
-        let feed =
-            Feed { source: Some(source), raised: None, in_flight: 0, ready: VecDeque::new() };
-        let stream = Arc::new(Self { batch, feed: Mutex::new(feed) });
+        let chunks = source.chunksize > 1;
+        let feed = Feed {
+            source: Some(source),
+            raised: None,
+            in_flight: 0,
+            ready: VecDeque::new(),
+            failed: false,
+        };
+        let stream = Arc::new(Self { batch, chunks, feed: Mutex::new(feed) });
         stream.lock(py).fill(py, &stream.batch)?;
         Ok(stream)
     }
@@ -117,15 +128,29 @@ fn push_next(
     jobs::push(frames, chunk.as_any()).map(|()| true)
 }
 
-/// The results of `imap` and `imap_unordered`.
-#[pyclass(name = "IMapIterator", module = "procession.pool", frozen, weakref)]
-pub(crate) struct PyResultIterator {
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) chunks: bool,
-}
+/// The results of `imap`.
+#[pyclass(name = "IMapIterator", module = "procession.pool", subclass, frozen, weakref)]
+pub(crate) struct PyIMapIterator(Arc<Stream>);
+
+/// The results of `imap_unordered`.
+#[pyclass(
+    name = "IMapUnorderedIterator",
+    module = "procession.pool",
+    extends = PyIMapIterator,
+    frozen
+)]
+pub(crate) struct PyIMapUnorderedIterator;
 
 #[pymethods]
-impl PyResultIterator {
+impl PyIMapIterator {
+    // The input may be a generator whose frame holds the iterator.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.0.feed.try_lock() {
+            Ok(feed) => feed.source.iter().try_for_each(|source| visit.call(&source.input)),
+            Err(_) => Ok(()),
+        }
+    }
+
     #[classmethod]
     #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(
@@ -146,33 +171,72 @@ impl PyResultIterator {
     /// Return the next result, or raise what the call raised.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> EngineResult<Py<PyAny>> {
+        let stream = &self.0;
         let deadline = deadline_after(timeout);
         loop {
-            let mut feed = self.stream.lock(py);
-            if let Some(value) = feed.ready.pop_front() {
+            if let Some(value) = stream.prepare_next(py)? {
                 return Ok(value);
             }
-            feed.fill(py, &self.stream.batch)?;
-            drop(feed);
-            let next = blocking(py, || self.stream.batch.next(deadline))?;
-            let Some((_, outcome)) = next? else { return Err(self.end(py)) };
-            self.stream.lock(py).in_flight -= 1;
-            let value = settle(py, outcome)?;
-            if !self.chunks {
-                return Ok(value.unbind());
-            }
-            let mut feed = self.stream.lock(py);
-            for item in value.try_iter()? {
-                feed.ready.push_back(item?.unbind());
+            let next = blocking(py, || stream.batch.next(deadline))??;
+            let Some((_, outcome)) = next else { return Err(stream.end(py)) };
+            if let Some(value) = stream.take_in(settle(py, outcome), py)? {
+                return Ok(value);
             }
         }
     }
 }
 
-impl PyResultIterator {
+impl PyIMapIterator {
+    pub(crate) fn new(
+        py: Python<'_>,
+        stream: Arc<Stream>,
+        ordered: bool,
+    ) -> EngineResult<Py<Self>> {
+        if ordered {
+            return Ok(Py::new(py, Self(stream))?);
+        }
+        let initializer = PyClassInitializer::from(Self(stream));
+        let iterator = Py::new(py, initializer.add_subclass(PyIMapUnorderedIterator))?;
+        Ok(iterator.into_bound(py).into_super().unbind())
+    }
+}
+
+impl Stream {
+    /// A value that is here already; otherwise sees to it that enough tasks are under way.
+    fn prepare_next(&self, py: Python<'_>) -> EngineResult<Option<Py<PyAny>>> {
+        let mut feed = self.lock(py);
+        if let Some(value) = feed.ready.pop_front() {
+            return Ok(Some(value));
+        }
+        if feed.failed {
+            return Err(PyStopIteration::new_err(()).into());
+        }
+        feed.fill(py, &self.batch)?;
+        Ok(None)
+    }
+
+    /// Counts a task off, and returns its value, unless that is a chunk.
+    fn take_in(
+        &self,
+        value: PyResult<Bound<'_, PyAny>>,
+        py: Python<'_>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let mut feed = self.lock(py);
+        feed.in_flight -= 1;
+        feed.failed = self.chunks && value.is_err();
+        let value = value?;
+        if !self.chunks {
+            return Ok(Some(value.unbind()));
+        }
+        for item in value.try_iter()? {
+            feed.ready.push_back(item?.unbind());
+        }
+        Ok(None)
+    }
+
     /// What to raise when there are no more results.
     fn end(&self, py: Python<'_>) -> EngineError {
-        let raised = self.stream.lock(py).raised.take();
+        let raised = self.lock(py).raised.take();
         raised.unwrap_or_else(|| PyStopIteration::new_err(())).into()
     }
 }

@@ -31,7 +31,7 @@ mod _procession {
     #[pymodule_export]
     use crate::forks::{PyPreparedFork, in_use};
     #[pymodule_export]
-    use crate::iterate::PyResultIterator;
+    use crate::iterate::{PyIMapIterator, PyIMapUnorderedIterator};
     #[pymodule_export]
     use crate::pickling::{dumps, loads};
     #[pymodule_export]
@@ -41,7 +41,7 @@ mod _procession {
     #[pymodule_export]
     use crate::queue::PyQueue;
     #[pymodule_export]
-    use crate::result::PyAsyncResult;
+    use crate::result::{PyApplyResult, PyMapResult};
     #[pymodule_export]
     use crate::worker::PyWorkerBoot;
 }

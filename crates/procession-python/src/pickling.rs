@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyModule};
 use crate::codec;
 
 /// A scratch buffer larger than this is not kept for the next message, in bytes.
-const KEEP: usize = 1 << 20;
+const KEEP: usize = 4 << 20;
 
 thread_local! {
     /// Memory for the message being made, kept from the last one.

@@ -8,13 +8,14 @@ use procession::pool::raw::{
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::EngineResult;
-use crate::iterate::{PyResultIterator, Source, Stream};
+use crate::iterate::{PyIMapIterator, Source, Stream};
 use crate::jobs::{self, Call};
 use crate::pickling::{dump, with_scratch};
 use crate::process::PyChild;
-use crate::result::{Callbacks, PyAsyncResult, Shape};
+use crate::result::{Callbacks, PyApplyResult, Shape};
 use crate::wait::blocking;
 use crate::worker::PyWorkerBoot;
 
@@ -57,10 +58,10 @@ impl PyPool {
     /// The function, as something that tasks can refer to.
     fn job(&self, function: &Bound<'_, PyAny>) -> EngineResult<JobRef> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, job)) = &*last {
-            if known.is(function) {
-                return Ok(job.clone());
-            }
+        if let Some((known, job)) = &*last
+            && known.is(function)
+        {
+            return Ok(job.clone());
         }
         // Pickling runs Python code.
         drop(last);
@@ -85,7 +86,7 @@ impl PyPool {
         shape: Shape,
         callbacks: Option<Callbacks>,
         items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
-    ) -> EngineResult<Py<PyAsyncResult>> {
+    ) -> EngineResult<Py<PyApplyResult>> {
         let job = self.job(function)?;
         let batch = self.raw()?.batch(Order::Index)?;
         let mut frames = Frames::new(&job, call.kind());
@@ -98,12 +99,20 @@ impl PyPool {
         if !frames.is_empty() {
             blocking(py, || batch.submit(&mut frames))??;
         }
-        PyAsyncResult::new(py, batch, shape, callbacks)
+        PyApplyResult::new(py, batch, shape, callbacks)
     }
 }
 
 #[pymethods]
 impl PyPool {
+    // The function's module may hold the pool.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.last.try_lock() {
+            Ok(last) => last.iter().try_for_each(|(function, _)| visit.call(function)),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Start the workers. `launch` starts one: it takes a `WorkerBoot` and returns child and name.
     #[new]
     fn py_new(
@@ -119,23 +128,21 @@ impl PyPool {
     }
 
     /// Submit one call.
-    #[pyo3(signature = (func, args, kwds, callback=None, error_callback=None))]
+    #[pyo3(signature = (func, args, kwds, callbacks=None))]
     fn apply(
         &self,
         py: Python<'_>,
         func: &Bound<'_, PyAny>,
         args: &Bound<'_, PyTuple>,
         kwds: &Bound<'_, PyDict>,
-        callback: Option<Py<PyAny>>,
-        error_callback: Option<Py<PyAny>>,
-    ) -> EngineResult<Py<PyAsyncResult>> {
-        let callbacks = Callbacks::new(callback, error_callback);
+        callbacks: Option<Callbacks>,
+    ) -> EngineResult<Py<PyApplyResult>> {
         let payload = PyTuple::new(py, [args.as_any(), kwds.as_any()])?.into_any();
         self.submit(py, func, Call::Full, Shape::Single, callbacks, [Ok(payload)].into_iter())
     }
 
     /// Submit a call for every object of a list, `chunksize` of them in a task.
-    #[pyo3(signature = (func, items, chunksize, star, callback=None, error_callback=None))]
+    #[pyo3(signature = (func, items, chunksize, star, callbacks=None))]
     fn map(
         &self,
         py: Python<'_>,
@@ -143,10 +150,8 @@ impl PyPool {
         items: &Bound<'_, PyList>,
         chunksize: usize,
         star: bool,
-        callback: Option<Py<PyAny>>,
-        error_callback: Option<Py<PyAny>>,
-    ) -> EngineResult<Py<PyAsyncResult>> {
-        let callbacks = Callbacks::new(callback, error_callback);
+        callbacks: Option<Callbacks>,
+    ) -> EngineResult<Py<PyApplyResult>> {
         if chunksize <= 1 {
             let call = if star { Call::Star } else { Call::Item };
             return self.submit(py, func, call, Shape::List, callbacks, items.iter().map(Ok));
@@ -167,7 +172,7 @@ impl PyPool {
         chunksize: usize,
         window: usize,
         ordered: bool,
-    ) -> EngineResult<PyResultIterator> {
+    ) -> EngineResult<Py<PyIMapIterator>> {
         let source = Source {
             input: iterable.try_iter()?.unbind(),
             job: self.job(func)?,
@@ -179,7 +184,8 @@ impl PyPool {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(&stream));
-        Ok(PyResultIterator { stream, chunks: chunksize > 1 })
+        drop(streams);
+        PyIMapIterator::new(py, stream, ordered)
     }
 
     /// `RUN`, `CLOSE` or `TERMINATE`; `INHERITED` in a process that does not own the pool.

@@ -1,13 +1,14 @@
-//! `multiprocessing.pool.AsyncResult`.
+//! `multiprocessing.pool.ApplyResult` and `MapResult`.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use procession::pool::raw::{Outcome, PoolError, RawBatch};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyList, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::{EngineError, EngineResult};
 use crate::failure::raised_by_task;
@@ -35,29 +36,28 @@ pub(crate) enum Shape {
     Chunks,
 }
 
-/// What the user wants to be called when the result is there.
-pub(crate) struct Callbacks {
-    pub(crate) success: Option<Py<PyAny>>,
-    pub(crate) error: Option<Py<PyAny>>,
-}
-
-impl Callbacks {
-    /// `None` if there is nothing to be called.
-    pub(crate) fn new(success: Option<Py<PyAny>>, error: Option<Py<PyAny>>) -> Option<Self> {
-        (success.is_some() || error.is_some()).then_some(Self { success, error })
-    }
-}
+/// What the user wants to be called with the value, or with what was raised.
+pub(crate) type Callbacks = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// The result of a call that a pool carries out.
-#[pyclass(name = "AsyncResult", module = "procession.pool", frozen, weakref)]
-pub(crate) struct PyAsyncResult {
+#[pyclass(name = "ApplyResult", module = "procession.pool", subclass, frozen, weakref)]
+pub(crate) struct PyApplyResult {
     batch: Arc<RawBatch>,
     shape: Shape,
     /// Once the tasks are done, and somebody asked.
-    settled: PyOnceLock<PyResult<Py<PyAny>>>,
+    settled: OnceLock<Settled>,
+    /// Held while the outcomes are collected, which runs Python code.
+    settling: Mutex<()>,
     /// Where there are callbacks: the result is ready only when they have been called.
     called_back: Option<Called>,
 }
+
+/// The result of several calls: a list of what they return.
+#[pyclass(name = "MapResult", module = "procession.pool", extends = PyApplyResult, frozen)]
+pub(crate) struct PyMapResult;
+
+/// The value of a call, or what it raised.
+type Settled = Result<Py<PyAny>, Py<PyBaseException>>;
 
 #[derive(Default)]
 struct Called {
@@ -88,7 +88,7 @@ impl Called {
     }
 }
 
-impl PyAsyncResult {
+impl PyApplyResult {
     /// The result of all tasks that `batch` has now.
     pub(crate) fn new(
         py: Python<'_>,
@@ -96,16 +96,22 @@ impl PyAsyncResult {
         shape: Shape,
         callbacks: Option<Callbacks>,
     ) -> EngineResult<Py<Self>> {
+        let callbacks = callbacks.filter(|wanted| !matches!(wanted, (None, None)));
         let batch = Arc::new(batch);
-        let result = Py::new(
-            py,
-            Self {
-                batch: Arc::clone(&batch),
-                shape,
-                settled: PyOnceLock::new(),
-                called_back: callbacks.as_ref().map(|_| Called::default()),
-            },
-        )?;
+        let this = Self {
+            batch: Arc::clone(&batch),
+            shape,
+            settled: OnceLock::new(),
+            settling: Mutex::new(()),
+            called_back: callbacks.as_ref().map(|_| Called::default()),
+        };
+        let result = match shape {
+            Shape::Single => Py::new(py, this)?,
+            Shape::List | Shape::Chunks => {
+                let initializer = PyClassInitializer::from(this).add_subclass(PyMapResult);
+                Py::new(py, initializer)?.into_bound(py).into_super().unbind()
+            }
+        };
         if let Some(callbacks) = callbacks {
             let this = result.clone_ref(py);
             batch.on_complete(Box::new(move || {
@@ -119,13 +125,13 @@ impl PyAsyncResult {
     /// Tells the user; runs on the pool's thread.
     fn call_back(&self, py: Python<'_>, callbacks: &Callbacks) {
         let (callback, value) = match self.settled(py) {
-            Ok(value) => (&callbacks.success, value.clone_ref(py)),
-            Err(error) => (&callbacks.error, error.value(py).clone().into_any().unbind()),
+            Ok(value) => (&callbacks.0, value.clone_ref(py)),
+            Err(error) => (&callbacks.1, error.clone_ref(py).into_any()),
         };
-        if let Some(callback) = callback {
-            if let Err(error) = callback.call1(py, (value,)) {
-                error.write_unraisable(py, Some(callback.bind(py)));
-            }
+        if let Some(callback) = callback
+            && let Err(error) = callback.call1(py, (value,))
+        {
+            error.write_unraisable(py, Some(callback.bind(py)));
         }
         self.called_back.iter().for_each(Called::set_over);
     }
@@ -151,8 +157,15 @@ impl PyAsyncResult {
         Ok(true)
     }
 
-    fn settled(&self, py: Python<'_>) -> &PyResult<Py<PyAny>> {
-        self.settled.get_or_init(py, || self.collect(py).map(Bound::unbind))
+    fn settled(&self, py: Python<'_>) -> &Settled {
+        if let Some(settled) = self.settled.get() {
+            return settled;
+        }
+        let _settling = self.settling.lock_py_attached(py);
+        self.settled.get_or_init(|| match self.collect(py) {
+            Ok(value) => Ok(value.unbind()),
+            Err(error) => Err(error.into_value(py)),
+        })
     }
 
     fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -178,7 +191,16 @@ impl PyAsyncResult {
 }
 
 #[pymethods]
-impl PyAsyncResult {
+impl PyApplyResult {
+    // An exception holds the frames that it passed through, and one of them the result.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.settled.get() {
+            Some(Ok(value)) => visit.call(value),
+            Some(Err(error)) => visit.call(error),
+            None => Ok(()),
+        }
+    }
+
     #[classmethod]
     #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(
@@ -196,7 +218,7 @@ impl PyAsyncResult {
         }
         match self.settled(py) {
             Ok(value) => Ok(value.clone_ref(py)),
-            Err(error) => Err(error.clone_ref(py).into()),
+            Err(error) => Err(PyErr::from_value(error.bind(py).clone().into_any()).into()),
         }
     }
 

@@ -15,11 +15,12 @@ use std::{env, fs};
 
 use procession::pool::Pool;
 use procession::process;
+use serde::{Deserialize, Serialize};
 
 type Counts = HashMap<String, u64>;
 
 /// Files that one task counts.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 
 fn main() -> ExitCode {
     procession::init(); // a worker starts this program again and does not get past this line
@@ -37,7 +38,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut files = Vec::new();
     find_files(&folder, &mut files).map_err(|error| format!("cannot read {error}"))?;
     let (totals, files_of_worker) = match workers {
-        Some(workers) => count_with_pool(files, workers)?,
+        Some(workers) => count_with_pool(&files, workers)?,
         None => count_sequentially(&files)?,
     };
     let mut ranked: Vec<_> = totals.into_iter().collect();
@@ -52,13 +53,22 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Map: the words of some files, and the name of the process that counted them.
-fn count_files(files: Vec<PathBuf>) -> Result<(String, Vec<(String, u64)>), String> {
+/// What one task of the map step counted.
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    worker: String,
+    files: usize,
+    words: Vec<(String, u64)>,
+}
+
+/// Map: the words of some files.
+fn count_files(paths: Vec<PathBuf>) -> Result<Counted, String> {
     let mut counts = Counts::new();
-    for path in files {
-        count_words(&path, &mut counts)?;
+    for path in &paths {
+        count_words(path, &mut counts)?;
     }
-    Ok((process::current().name().to_owned(), counts.into_iter().collect()))
+    let worker = process::current().name().to_owned();
+    Ok(Counted { worker, files: paths.len(), words: counts.into_iter().collect() })
 }
 
 /// Reduce: a word with its counts, one for each batch of files that has it.
@@ -67,18 +77,17 @@ fn add_up((word, counts): (String, Vec<u64>)) -> (String, u64) {
 }
 
 fn count_with_pool(
-    files: Vec<PathBuf>,
+    files: &[PathBuf],
     workers: usize,
 ) -> Result<(Counts, BTreeMap<String, usize>), Box<dyn Error>> {
     let pool = Pool::new(workers)?;
     let mut by_word: HashMap<String, Vec<u64>> = HashMap::new();
     let mut files_of_worker = BTreeMap::new();
-    let batches = files.chunks(BATCH);
-    let counted = pool.map_chunked(1, count_files, batches.clone().map(<[_]>::to_vec))?;
-    for (batch, result) in batches.zip(counted) {
-        let (worker, counts) = result?;
-        *files_of_worker.entry(worker).or_default() += batch.len();
-        for (word, count) in counts {
+    // In whatever order they are done: what is here is partitioned while the rest is counted.
+    for result in pool.imap_unordered(count_files, files.chunks(BATCH).map(<[_]>::to_vec))? {
+        let counted = result??;
+        *files_of_worker.entry(counted.worker).or_default() += counted.files;
+        for (word, count) in counted.words {
             by_word.entry(word).or_default().push(count);
         }
     }

@@ -13,7 +13,11 @@ fn safety_md_lists_the_files_with_unsafe_code() {
     let mut actual = BTreeSet::new();
     add_files_with_unsafe_code(&root, "crates", &mut actual);
     let text = fs::read_to_string(root.join("SAFETY.md")).unwrap();
-    let listed: BTreeSet<String> = text.lines().filter_map(listed_file).collect();
+    let mut listed = BTreeSet::new();
+    for file in text.lines().filter_map(listed_file) {
+        assert!(!listed.contains(&file), "{file} is in SAFETY.md twice");
+        listed.insert(file);
+    }
 
     assert!(!actual.is_empty(), "no file with unsafe code: have the crates moved?");
     let missing: Vec<_> = actual.difference(&listed).collect();

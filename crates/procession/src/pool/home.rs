@@ -4,9 +4,9 @@
 //! results and the pool's thread are the parent's.
 
 use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pool::error::PoolError;
-use crate::primitive::{AtomicU64, Ordering};
 use crate::sys::process;
 
 /// How many forks lie between this process and the start of its image. Asking the system for the
