@@ -34,8 +34,11 @@ def install() -> None:
     if _installed.is_set():
         return
     original = _stdlib.multiprocessing.__name__
+    package = importlib.import_module("procession")
     names = {f"{original}.{name}": importlib.import_module(f"procession.{name}") for name in _OURS}
-    _stdlib.give_away(names | {original: importlib.import_module("procession")})
+    _stdlib.give_away(names | {original: package})
+    # Modules of the original that are imported from now on start their processes with this.
+    vars(_stdlib.multiprocessing)["get_context"] = package.get_context
     sys.meta_path.insert(0, _OriginalModules(original))
     _installed.set()
 
@@ -56,11 +59,13 @@ class _OriginalModules:
 
 class _Loader:
     def __init__(self, submodule: str) -> None:
-        self._module = _stdlib.load(submodule)
-        self._spec = self._module.__spec__
+        self._submodule = submodule
 
     def create_module(self, _spec: ModuleSpec) -> ModuleType:
-        return self._module
+        # Not in `find_spec`: where that has imported the module, it is imported once more.
+        module = _stdlib.load(self._submodule)
+        self._spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         # It has run already; the import system has just replaced its spec.

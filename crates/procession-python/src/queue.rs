@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use procession::channel::{ByteQueue, GetError, Message, PutError};
-use procession::shm::Pins;
+use procession::shm::{ArenaError, Pins};
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
@@ -85,6 +85,14 @@ fn receive(
     Ok(blocking(py, || queue.get(deadline))??)
 }
 
+/// The original's own words, with what is new here.
+fn outside_tree(queue: &Bound<'_, PyQueue>) -> PyResult<PyErr> {
+    Ok(PyRuntimeError::new_err(format!(
+        "{} objects should only be shared between processes through inheritance, a queue or a pool",
+        queue.get_type().name()?,
+    )))
+}
+
 /// When a call with these arguments gives up.
 fn deadline_of(block: bool, timeout: Option<f64>) -> Option<Instant> {
     if block { deadline_after(timeout) } else { at_once() }
@@ -115,8 +123,12 @@ impl PyQueue {
         generic_alias(class, item)
     }
 
-    fn __getstate__(&self) -> EngineResult<(u64,)> {
-        Ok((self.queue()?.note()?,))
+    fn __getstate__(slf: &Bound<'_, Self>) -> EngineResult<(u64,)> {
+        match slf.get().queue()?.note() {
+            Ok(handle) => Ok((handle,)),
+            Err(ArenaError::OutsideTree) => Err(outside_tree(slf)?.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn __setstate__(&self, state: (u64,)) -> EngineResult<()> {

@@ -10,7 +10,7 @@
 //! |------------------------------------|----------------------------------------------------------|
 //! | had been ready                     | replaced at once                                         |
 //! | died before it was ready           | replaced; after [`FAILED_STARTS`] in a row the pool breaks |
-//! | the same, of `SIGKILL`             | replaced; after [`KILLED_STARTS`] in a row the pool breaks: this signal comes from outside and says little about whether a worker can start |
+//! | the same, of `SIGKILL`             | replaced; after [`KILLED_STARTS`] in a row, over [`KILLED_TIME`] at least, the pool breaks: this signal comes from outside and says little about whether a worker can start |
 //!
 //! "In a row" ends when any worker becomes ready. Deaths with no result in between are answered
 //! more and more slowly, up to [`LONGEST_PAUSE`], so a pool whose workers die at once does not
@@ -37,10 +37,14 @@ use crate::sys::fd;
 const FAILED_STARTS: u32 = 3;
 /// The same for those that were killed.
 const KILLED_STARTS: u32 = 50;
+/// For so long none has become ready then.
+const KILLED_TIME: Duration = Duration::from_secs(30);
 /// How many deaths without a result in between are answered at once.
 const PROMPT_DEATHS: u32 = 8;
 /// The longest pause before a worker is replaced.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The same after a worker that was killed.
+const LONGEST_PAUSE_KILLED: Duration = Duration::from_millis(10);
 /// The shortest pause after a worker could not even be launched.
 const LAUNCH_PAUSE: Duration = Duration::from_millis(100);
 /// How long workers of a terminated pool have to exit by themselves.
@@ -78,6 +82,8 @@ pub(super) struct Supervisor {
     seats: Vec<Seat>,
     failed_starts: u32,
     killed_starts: u32,
+    /// When the first of those was seen dead.
+    killed_since: Instant,
     /// How many workers had ever become ready at the last failed start.
     ready_then: u32,
     /// Deaths since a result was taken in.
@@ -106,6 +112,7 @@ impl Supervisor {
             launcher,
             failed_starts: 0,
             killed_starts: 0,
+            killed_since: Instant::now(),
             ready_then: 0,
             deaths: 0,
             results_then: 0,
@@ -261,12 +268,13 @@ impl Supervisor {
         let death = Death { pid: child.pid(), name: name.clone(), status };
         self.core.settle_death(remains.claim, death);
         let clean = remains.claim.is_none() && status.success();
+        let killed = is_kill(status);
         if !remains.was_ready {
             let said = self.core.take_start_failure();
             let ended = || format!("worker {name} (pid {}) ended: {status}", child.pid());
             self.count_failed_start(said.unwrap_or_else(ended), Some(status));
         }
-        Seat::Empty { since_clean_exit: clean, not_before: Instant::now() + self.pause() }
+        Seat::Empty { since_clean_exit: clean, not_before: Instant::now() + self.pause(killed) }
     }
 
     /// Counts a worker that did not get as far as taking tasks; the last straw breaks the pool.
@@ -276,12 +284,17 @@ impl Supervisor {
             (self.failed_starts, self.killed_starts) = (0, 0);
             self.ready_then = ready;
         }
-        if matches!(status, Some(ExitStatus::Signal { signal: libc::SIGKILL, .. })) {
+        if status.is_some_and(is_kill) {
+            if self.killed_starts == 0 {
+                self.killed_since = Instant::now();
+            }
             self.killed_starts += 1;
         } else {
             self.failed_starts += 1;
         }
-        if self.failed_starts >= FAILED_STARTS || self.killed_starts >= KILLED_STARTS {
+        let killed_in_vain =
+            self.killed_starts >= KILLED_STARTS && self.killed_since.elapsed() >= KILLED_TIME;
+        if self.failed_starts >= FAILED_STARTS || killed_in_vain {
             let breakage = Breakage { reason, status };
             tracing::error!("{breakage}");
             self.core.end(Phase::Broken(Arc::new(breakage)));
@@ -289,7 +302,11 @@ impl Supervisor {
     }
 
     /// How long to wait before the worker that has just died is replaced.
-    fn pause(&mut self) -> Duration {
+    ///
+    /// One that was killed is replaced sooner: while there are few others, the next kill is the
+    /// more likely to meet the replacement before it has got anywhere.
+    fn pause(&mut self, killed: bool) -> Duration {
+        let longest = if killed { LONGEST_PAUSE_KILLED } else { LONGEST_PAUSE };
         let results = self.core.results();
         if results != self.results_then {
             self.results_then = results;
@@ -299,7 +316,7 @@ impl Supervisor {
         // 10 ms, doubled with each death.
         match self.deaths.checked_sub(PROMPT_DEATHS) {
             None | Some(0) => Duration::ZERO,
-            Some(excess) => Duration::from_millis(5 << excess.min(8)).min(LONGEST_PAUSE),
+            Some(excess) => Duration::from_millis(5 << excess.min(8)).min(longest),
         }
     }
 
@@ -359,7 +376,7 @@ impl Supervisor {
             Err(error) => {
                 self.count_failed_start(describe(&error), None);
                 // What is lacking may be there again in a moment.
-                let not_before = Instant::now() + self.pause().max(LAUNCH_PAUSE);
+                let not_before = Instant::now() + self.pause(false).max(LAUNCH_PAUSE);
                 self.seats[seat] = Seat::Empty { since_clean_exit: false, not_before };
             }
         }
@@ -382,6 +399,10 @@ impl Supervisor {
             Some(_) => {}
         }
     }
+}
+
+fn is_kill(status: ExitStatus) -> bool {
+    matches!(status, ExitStatus::Signal { signal: libc::SIGKILL, .. })
 }
 
 /// Says that the thread is done, however it came to that.

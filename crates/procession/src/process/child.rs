@@ -142,6 +142,9 @@ impl Child {
             }
             match fd::poll_readable(&[self.sentinel()], deadline) {
                 Ok(ready) if ready.first() == Some(&true) => {
+                    if let Some(status) = self.try_wait() {
+                        return Ok(status);
+                    }
                     // Has ended, but its status is still withheld, as it is by a debugger.
                     pause();
                 }

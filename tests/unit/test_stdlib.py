@@ -1,0 +1,108 @@
+"""What stays the standard library's own, also under its given-away names."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import procession
+
+LIMIT = 60.0  # seconds; only a deadlock takes this long
+
+UNDER_THE_ALIAS = """
+import sys
+import procession
+if __name__ == "__main__":
+    assert sys.modules["multiprocessing"] is not procession
+from multiprocessing import context as original_context, process as original_process
+
+procession.install()
+import multiprocessing
+assert multiprocessing is procession
+
+# Not imported before: their relative imports must find the original's modules, and not ours.
+import multiprocessing.managers
+import multiprocessing.shared_memory
+from multiprocessing import sharedctypes
+import multiprocessing.dummy.connection
+from multiprocessing.pool import MaybeEncodingError, ThreadPool
+import multiprocessing.process, multiprocessing.queues, multiprocessing.util
+
+class Numbers(multiprocessing.managers.BaseManager):
+    pass
+
+Numbers.register("list", list)
+
+def main():
+    for module in (multiprocessing.managers, sharedctypes, multiprocessing.dummy.connection):
+        assert module.__spec__.name == module.__name__, module
+        assert module.__name__.startswith("multiprocessing."), module
+    assert multiprocessing.managers.process is original_process
+    assert multiprocessing.managers.get_context is procession.get_context
+    assert ThreadPool.__module__ == MaybeEncodingError.__module__ == "multiprocessing.pool"
+    assert multiprocessing.process is original_process
+    assert multiprocessing.queues is procession.queues
+    assert multiprocessing.util is procession.util
+    assert multiprocessing.TimeoutError is original_context.TimeoutError
+    for method in ("fork", "spawn"):
+        with Numbers(ctx=multiprocessing.get_context(method)) as numbers:
+            proxy = numbers.list([3, 1])
+            proxy.sort()
+            assert str(proxy) == "[1, 3]"
+    with Numbers() as numbers:
+        assert str(numbers.list()) == "[]"
+    assert sys.modules["multiprocessing"] is procession
+    assert sys.modules["multiprocessing.context"] is procession.context
+    try:
+        from multiprocessing import no_such_module
+    except ImportError as error:
+        assert "no_such_module" in str(error)
+    else:
+        raise AssertionError("it was found")
+    try:
+        __import__("multiprocessing.no_such_module")
+    except ModuleNotFoundError as error:
+        assert error.name == "multiprocessing.no_such_module"
+    else:
+        raise AssertionError("it was found")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_modules_of_the_original_under_the_alias(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNDER_THE_ALIAS)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_registries_are_shared():
+    import multiprocessing.process
+    import multiprocessing.reduction
+
+    assert procession.process is multiprocessing.process
+    assert procession.reduction is multiprocessing.reduction
+    assert procession.current_process() is multiprocessing.current_process()
+    assert issubclass(procession.Process, multiprocessing.process.BaseProcess)
+    assert isinstance(procession.get_context("fork"), multiprocessing.context.BaseContext)
+
+
+def test_children_are_listed_by_both(ctx):
+    import multiprocessing
+
+    child = ctx.Process(target=os.getpid)
+    child.start()
+    assert child in multiprocessing.active_children() or child.exitcode == 0
+    child.join()
+    assert child not in multiprocessing.active_children()
+
+
+def test_queue_outside_the_tree_is_refused(make_queue):
+    with pytest.raises(RuntimeError, match="Queue objects should only be shared"):
+        pickle.dumps(make_queue())
