@@ -67,6 +67,9 @@ class Pool:
     ) -> None:
         if processes is None:
             processes = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        if not isinstance(processes, int):
+            kind = type(processes).__name__
+            raise TypeError(f"the number of processes must be an int, not {kind}")
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (

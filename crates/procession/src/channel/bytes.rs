@@ -1,6 +1,5 @@
 //! The queue of byte messages that everything else sends with.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,13 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
-use crate::channel::state::{
-    CHUNK, ClaimWord, FIRST_RECORD, INLINE_MAX, MOST_RECORDS, NEXT, OWN, Position, QueueState,
-    RecordHeader, RecordKind,
-};
+use crate::channel::state::{ClaimWord, MOST_RECORDS, Position, QueueState};
 use crate::error::WaitError;
 use crate::primitive::Ordering;
-use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, RobustLock, Shared, Taken};
+use crate::shm::{Arena, ArenaError, Handle, Pins, RobustLock, Shared, Taken};
 use crate::sync::spin::SpinBudget;
 
 /// How long a call that must not block waits for the short critical section of another process
@@ -45,7 +41,7 @@ const PUBLISH_EVERY: u64 = 32;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ByteQueue {
-    state: Shared<QueueState>,
+    pub(super) state: Shared<QueueState>,
     /// What this process has learned about waiting here.
     spin: Arc<Spin>,
 }
@@ -54,32 +50,6 @@ pub struct ByteQueue {
 struct Spin {
     items: SpinBudget,
     room: SpinBudget,
-}
-
-/// The body of a message on its way into a record.
-enum Body<'a> {
-    Inline(&'a [u8]),
-    Parcel(ParcelGuard<'a>),
-}
-
-/// Frees a parcel unless it was handed to the queue.
-struct ParcelGuard<'a> {
-    arena: &'a Arena,
-    handle: Handle,
-}
-
-impl Drop for ParcelGuard<'_> {
-    fn drop(&mut self) {
-        if !self.handle.is_none() {
-            self.arena.free(self.handle);
-        }
-    }
-}
-
-/// A record that has been read and not yet consumed.
-enum Read {
-    Copied(Message),
-    Parcel(Handle),
 }
 
 impl ByteQueue {
@@ -357,11 +327,11 @@ impl ByteQueue {
 
 /// The two ends.
 impl ByteQueue {
-    fn head(&self) -> Position {
+    pub(super) fn head(&self) -> Position {
         Position::unpack(self.state.got.head.load(Ordering::SeqCst))
     }
 
-    fn tail(&self) -> Position {
+    pub(super) fn tail(&self) -> Position {
         Position::unpack(self.state.put.tail.load(Ordering::SeqCst))
     }
 
@@ -396,7 +366,7 @@ impl ByteQueue {
 
     /// At least how many messages can be taken out; 0 only if it is 0. The consumers' lock is
     /// held.
-    fn items_for_get(&self, head: Position) -> u64 {
+    pub(super) fn items_for_get(&self, head: Position) -> u64 {
         let got = &self.state.got;
         let seen = Position::unpack(got.seen_tail.load(Ordering::Acquire)).since(head);
         if seen > 0 {
@@ -425,11 +395,19 @@ impl ByteQueue {
         self.state.waiting_for_room.0.wait_until(&self.spin.room, deadline, ready)
     }
 
-    fn lock_put(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
+    fn lock_put(
+        &self,
+        arena: &Arena,
+        deadline: Option<Instant>,
+    ) -> Result<Taken<'_>, WaitError> {
         self.lock(arena, &self.state.put.lock, false, deadline)
     }
 
-    fn lock_get(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
+    pub(super) fn lock_get(
+        &self,
+        arena: &Arena,
+        deadline: Option<Instant>,
+    ) -> Result<Taken<'_>, WaitError> {
         self.lock(arena, &self.state.got.lock, true, deadline)
     }
 
@@ -465,291 +443,6 @@ impl ByteQueue {
             self.state.settings.littered.store(1, Ordering::SeqCst);
         }
         self.state.settings.littered.load(Ordering::Relaxed) != 0
-    }
-}
-
-/// Appending; the lock of the producers is held.
-impl ByteQueue {
-    fn body<'a>(arena: &'a Arena, payload: &'a [u8], pins: &Pins) -> Result<Body<'a>, ArenaError> {
-        if payload.len() <= INLINE_MAX && pins.is_empty() {
-            return Ok(Body::Inline(payload));
-        }
-        let handle = arena.store_parcel(payload, pins, Owner::Member(arena.me()))?;
-        Ok(Body::Parcel(ParcelGuard { arena, handle }))
-    }
-
-    /// Writes a record at `tail`, where nobody looks before it is published; returns the position
-    /// behind it.
-    fn append(
-        &self,
-        arena: &Arena,
-        tail: Position,
-        body: &mut Body<'_>,
-    ) -> Result<Position, ArenaError> {
-        let header = match body {
-            Body::Inline(payload) => RecordHeader { kind: RecordKind::Inline, len: payload.len() },
-            Body::Parcel(_) => RecordHeader { kind: RecordKind::Block, len: 8 },
-        };
-        let at = self.make_room(arena, tail, header.size())?;
-        let offset = at.offset();
-        match body {
-            Body::Inline(payload) => arena.write_at(offset + 8, payload),
-            Body::Parcel(parcel) => {
-                arena.give(parcel.handle, Owner::Block(self.state.handle()))?;
-                arena.word_at(offset + 8).store(parcel.handle.raw(), Ordering::Relaxed);
-                parcel.handle = Handle::NONE;
-            }
-        }
-        arena.word_at(offset).store(header.pack(), Ordering::Relaxed);
-        Ok(at.behind(header.size(), 1))
-    }
-
-    fn publish(&self, tail: Position) {
-        self.state.put.tail.store(tail.pack(), Ordering::SeqCst);
-    }
-
-    /// The place for a record of `size` bytes: at `tail`, or in the next chunk.
-    fn make_room(&self, arena: &Arena, tail: Position, size: u64) -> Result<Position, ArenaError> {
-        // A jump must fit behind the record.
-        if tail.unit != 0 && tail.at + size + 8 <= CHUNK {
-            return Ok(tail);
-        }
-        let link = if tail.unit == 0 {
-            &self.state.settings.first
-        } else {
-            arena.word_at(tail.unit * CHUNK + NEXT)
-        };
-        // A producer that died may have linked a chunk already.
-        let mut next = link.load(Ordering::Relaxed);
-        if next == 0 {
-            next = self.new_chunk(arena)?;
-            link.store(next, Ordering::Release);
-        }
-        if tail.unit != 0 {
-            let jump = RecordHeader { kind: RecordKind::Jump, len: 0 };
-            arena.word_at(tail.offset()).store(jump.pack(), Ordering::Relaxed);
-        }
-        Ok(Position { unit: next, at: FIRST_RECORD, count: tail.count })
-    }
-
-    /// An empty chunk, as the number of its unit.
-    fn new_chunk(&self, arena: &Arena) -> Result<u64, ArenaError> {
-        let spare = self.state.settings.spare.swap(0, Ordering::AcqRel);
-        let chunk = if spare == 0 {
-            arena.alloc(CHUNK as usize, Owner::Block(self.state.handle()))?
-        } else {
-            Handle::from_raw(spare)
-        };
-        let offset = arena.offset_of(chunk)?;
-        arena.word_at(offset + NEXT).store(0, Ordering::Relaxed);
-        arena.word_at(offset + OWN).store(chunk.raw(), Ordering::Relaxed);
-        Ok(offset / CHUNK)
-    }
-}
-
-/// Taking.
-impl ByteQueue {
-    fn take_one(
-        &self,
-        arena: &Arena,
-        claim: Option<&ClaimWord>,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Message>, GetError> {
-        let lock = self.lock_get(arena, deadline)?;
-        let head = self.head();
-        if self.items_for_get(head) == 0 {
-            return Ok(None);
-        }
-        let (read, behind) = self.read(arena, head)?;
-        if let Some(claim) = claim {
-            self.write_claim(arena, claim, head, &read)?;
-        }
-        self.consume(arena, head, behind);
-        let message = self.receive(arena, read)?;
-        drop(lock);
-        self.tell_room(1);
-        Ok(Some(message))
-    }
-
-    fn take_up_to(
-        &self,
-        arena: &Arena,
-        max: usize,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Message>, GetError> {
-        let lock = self.lock_get(arena, deadline)?;
-        let head = self.head();
-        let count = self.items_for_get(head).min(max as u64) as usize;
-        let mut messages = Vec::with_capacity(count);
-        let mut parcels = Vec::new();
-        let mut behind = head;
-        for index in 0..count {
-            let read;
-            (read, behind) = self.read(arena, behind)?;
-            match read {
-                Read::Copied(message) => messages.push(message),
-                Read::Parcel(handle) => parcels.push((index, handle)),
-            }
-        }
-        self.consume(arena, head, behind);
-        for (index, handle) in parcels {
-            messages.insert(index, self.receive(arena, Read::Parcel(handle))?);
-        }
-        drop(lock);
-        self.tell_room(count as u32);
-        Ok(messages)
-    }
-
-    fn tell_room(&self, count: u32) {
-        if self.state.settings.max_items.load(Ordering::Relaxed) != 0 && count > 0 {
-            self.state.waiting_for_room.0.notify(count);
-        }
-    }
-
-    /// Where the record that begins at `position`, or behind a jump there, really is.
-    fn record(&self, arena: &Arena, position: Position) -> (Position, RecordHeader) {
-        let mut at = position;
-        if at.unit == 0 {
-            let first = self.state.settings.first.load(Ordering::Acquire);
-            at = Position { unit: first, at: FIRST_RECORD, ..at };
-        }
-        loop {
-            let header = RecordHeader::unpack(arena.word_at(at.offset()).load(Ordering::Relaxed));
-            if header.kind != RecordKind::Jump {
-                return (at, header);
-            }
-            let next = arena.word_at(at.unit * CHUNK + NEXT).load(Ordering::Acquire);
-            at = Position { unit: next, at: FIRST_RECORD, ..at };
-        }
-    }
-
-    fn read(&self, arena: &Arena, position: Position) -> Result<(Read, Position), ArenaError> {
-        let (at, header) = self.record(arena, position);
-        let body = at.offset() + 8;
-        let read = match header.kind {
-            RecordKind::Block => {
-                Read::Parcel(Handle::from_raw(arena.word_at(body).load(Ordering::Relaxed)))
-            }
-            _ => Read::Copied(Message::copied(arena.bytes_at(body, header.len))),
-        };
-        Ok((read, at.behind(header.size(), 1)))
-    }
-
-    /// Moves the head from `head` to `behind`, and puts the chunks in between away.
-    fn consume(&self, arena: &Arena, head: Position, behind: Position) {
-        self.state.got.head.store(behind.pack(), Ordering::SeqCst);
-        let mut unit = match head.unit {
-            0 => self.state.settings.first.load(Ordering::Acquire),
-            unit => unit,
-        };
-        while unit != 0 && unit != behind.unit {
-            let chunk = unit * CHUNK;
-            let next = arena.word_at(chunk + NEXT).load(Ordering::Acquire);
-            let own = Handle::from_raw(arena.word_at(chunk + OWN).load(Ordering::Relaxed));
-            self.recycle(arena, own);
-            unit = next;
-        }
-    }
-
-    fn recycle(&self, arena: &Arena, chunk: Handle) {
-        let spare = &self.state.settings.spare;
-        let kept =
-            spare.compare_exchange(0, chunk.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if !kept {
-            arena.free(chunk);
-        }
-    }
-
-    fn receive(&self, arena: &Arena, read: Read) -> Result<Message, ArenaError> {
-        match read {
-            Read::Copied(message) => Ok(message),
-            Read::Parcel(handle) => {
-                arena.give(handle, Owner::Member(arena.me()))?;
-                Ok(Message::parcel(handle))
-            }
-        }
-    }
-
-    fn write_claim(
-        &self,
-        arena: &Arena,
-        claim: &ClaimWord,
-        head: Position,
-        read: &Read,
-    ) -> Result<(), ArenaError> {
-        let bytes = match read {
-            Read::Copied(message) => message.as_ref(),
-            Read::Parcel(handle) => arena.parcel_bytes(*handle)?,
-        };
-        let first = bytes.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
-        let at = arena.offset_of_word(&claim.0);
-        let block = arena.block_around(at).map_or(0, Handle::raw);
-        let got = &self.state.got;
-        got.claim_count.store(head.count, Ordering::Relaxed);
-        got.claim_at.store(at, Ordering::Relaxed);
-        got.claim_block.store(block, Ordering::Release);
-        claim.0.store(first, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
-/// Cleaning up behind the dead.
-impl ByteQueue {
-    /// Takes back a claim whose record was not consumed; the lock of the consumers is held.
-    fn repair_claim(&self) {
-        let Ok(arena) = Arena::current() else { return };
-        let got = &self.state.got;
-        let block = Handle::from_raw(got.claim_block.swap(0, Ordering::AcqRel));
-        let unconsumed = got.claim_count.load(Ordering::Relaxed) == self.head().count;
-        // The claim word's own block may be gone with its pool.
-        if unconsumed && arena.offset_of(block).is_ok() {
-            arena.word_at(got.claim_at.load(Ordering::Relaxed)).store(0, Ordering::SeqCst);
-        }
-    }
-
-    /// Frees the blocks of the queue that nothing in it leads to.
-    #[cold]
-    fn sweep(&self, arena: &Arena) {
-        // Always in this order, and nobody else holds one while taking the other.
-        let _put = self.state.put.lock.lock(arena);
-        let got = self.state.got.lock.lock(arena);
-        if got.owner_died.is_some() {
-            self.repair_claim();
-        }
-        let mut reachable = self.reachable(arena);
-        reachable.insert(self.state.settings.spare.load(Ordering::Acquire));
-        for block in arena.children_of(self.state.handle()) {
-            if !reachable.contains(&block.raw()) {
-                arena.free(block);
-            }
-        }
-        self.state.settings.littered.store(0, Ordering::SeqCst);
-    }
-
-    /// The handles of all chunks from the head on, and of all parcels in records.
-    fn reachable(&self, arena: &Arena) -> HashSet<u64> {
-        let mut found = HashSet::new();
-        let mut chunk = |unit: u64| {
-            found.insert(arena.word_at(unit * CHUNK + OWN).load(Ordering::Relaxed));
-        };
-        let head = self.head();
-        let mut unit = match head.unit {
-            0 => self.state.settings.first.load(Ordering::Acquire),
-            unit => unit,
-        };
-        while unit != 0 {
-            chunk(unit);
-            unit = arena.word_at(unit * CHUNK + NEXT).load(Ordering::Acquire);
-        }
-        let mut at = head;
-        for _ in 0..self.tail().since(head) {
-            let (record, header) = self.record(arena, at);
-            if header.kind == RecordKind::Block {
-                found.insert(arena.word_at(record.offset() + 8).load(Ordering::Relaxed));
-            }
-            at = record.behind(header.size(), 1);
-        }
-        found
     }
 }
 

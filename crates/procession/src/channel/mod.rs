@@ -1,12 +1,16 @@
 //! Messages between the processes of a tree.
 //!
 //! [`Queue`] carries values, [`ByteQueue`] bytes. Both are handles to the same kind of object in
-//! the arena; `state` describes it word by word.
+//! the arena; `state` describes it word by word. `bytes` has what users call, `put` and `take` what
+//! happens at the two ends, `sweep` what is done after a death.
 
 mod bytes;
 mod error;
 mod message;
+mod put;
 mod state;
+mod sweep;
+mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod typed;
