@@ -395,11 +395,7 @@ impl ByteQueue {
         self.state.waiting_for_room.0.wait_until(&self.spin.room, deadline, ready)
     }
 
-    fn lock_put(
-        &self,
-        arena: &Arena,
-        deadline: Option<Instant>,
-    ) -> Result<Taken<'_>, WaitError> {
+    fn lock_put(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
         self.lock(arena, &self.state.put.lock, false, deadline)
     }
 
