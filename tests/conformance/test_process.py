@@ -205,20 +205,6 @@ def test_join_with_a_timeout_returns_while_the_child_runs(ctx):
         assert child.is_alive()
 
 
-def test_join_from_another_thread(ctx):
-    with opened_queue(ctx) as go:
-        child = ctx.Process(target=wait_for, args=(go,))
-        child.start()
-        exitcodes = []
-        thread = threading.Thread(target=lambda: (child.join(), exitcodes.append(child.exitcode)))
-        thread.start()
-        go.put(None)
-        child.join(DEADLOCK)
-        thread.join(DEADLOCK)
-        assert exitcodes == [0]
-        child.close()
-
-
 def test_start_or_join_out_of_turn_is_refused(ctx):
     child = ctx.Process(target=do_nothing)
     with pytest.raises(AssertionError, match="started"):

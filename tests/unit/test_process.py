@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -101,3 +102,22 @@ def test_child_that_nobody_joins_is_no_zombie_once_another_is_started():
     second.join(DEADLOCK)
     assert not pathlib.Path(f"/proc/{pid}").exists()
     assert first.exitcode == 0
+
+
+def wait_for(go):
+    go.get(timeout=DEADLOCK)
+
+
+def test_threads_that_join_the_same_child_both_see_its_exit_code(ctx, make_queue):
+    go = make_queue()
+    child = ctx.Process(target=wait_for, args=(go,))
+    child.start()
+    exitcodes = []
+    thread = threading.Thread(target=lambda: (child.join(), exitcodes.append(child.exitcode)))
+    thread.start()
+    go.put(None)
+    child.join(DEADLOCK)
+    thread.join(DEADLOCK)
+    # In the original one of the two may find the status collected by the other, and see `None`.
+    assert [*exitcodes, child.exitcode] == [0, 0]
+    child.close()

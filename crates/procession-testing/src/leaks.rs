@@ -91,7 +91,7 @@ impl Snapshot {
             children: children(std::process::id()).into_iter().collect(),
             threads: threads(),
             descriptors: descriptors(),
-            shared_memory: names("/dev/shm"),
+            shared_memory: shared_memory(),
         }
     }
 
@@ -161,6 +161,14 @@ fn descriptors() -> BTreeSet<String> {
             (!kept).then(|| format!("{number} ({target})"))
         })
         .collect()
+}
+
+/// The names in `/dev/shm`. Those of semaphores are left out: only C libraries make them, for
+/// `sem_open`, which nothing here calls, so they are some other program's.
+fn shared_memory() -> BTreeSet<String> {
+    let mut found = names("/dev/shm");
+    found.retain(|name| !name.starts_with("sem."));
+    found
 }
 
 /// The names in a folder; none if there is no such folder.
