@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 import warnings
 
 from procession import _stdlib
 from procession import context as contexts
-from procession._procession import (
-    ApplyResult,
-    Child,
-    IMapIterator,
-    IMapUnorderedIterator,
-    MapResult,
-    WorkerBoot,
-)
+from procession._procession import ApplyResult, IMapIterator, IMapUnorderedIterator, MapResult
 from procession._procession import Pool as _Engine
+from procession._workers import Launcher
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -82,7 +74,7 @@ class Pool:
         self._processes = processes
         self._pool: list[Any] = []
         work = (initializer, tuple(initargs), maxtasksperchild)
-        launcher = _Launcher(self.Process, self._ctx, self._pool, work)
+        launcher = Launcher(self.Process, self._ctx, self._pool, work)
         self._engine = _Engine(processes, retries, launcher)
         # Before the original ends and joins the children of this process, at its exit.
         self._terminate = _util.Finalize(self, self._engine.terminate, exitpriority=15)
@@ -230,43 +222,6 @@ class Pool:
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         return chunksize
-
-
-class _Launcher:
-    """Starts the workers of a pool. Knows nothing of the pool, which must be free to go."""
-
-    def __init__(
-        self, process: Callable[..., Any], ctx: Any, workers: list[Any], work: tuple[Any, ...]
-    ) -> None:
-        self._process = process
-        self._ctx = ctx
-        self._workers = workers
-        self._work = work
-
-    def __call__(self, boot: WorkerBoot) -> tuple[Child, str]:
-        worker = self._process(self._ctx, target=_work, args=(boot, *self._work))
-        worker.name = worker.name.replace("Process", "PoolWorker")
-        worker.daemon = True
-        worker.start()
-        # Whoever looks at the list sees the old workers or the new ones.
-        self._workers[:] = [*(one for one in self._workers if one.exitcode is None), worker]
-        return worker._popen._child, worker.name
-
-
-def _work(
-    boot: WorkerBoot,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    maxtasks: int | None,
-) -> None:
-    """Be a worker."""
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException:
-            boot.start_failed(traceback.format_exc())
-            sys.exit(1)
-    boot.serve(maxtasks)
 
 
 def __getattr__(name: str) -> Any:
