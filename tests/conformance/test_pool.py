@@ -83,16 +83,19 @@ def failing_numbers():
 
 @pytest.fixture
 def pool(ctx):
-    with ctx.Pool(2) as created:
+    with pool_of(ctx, 2) as created:
         yield created
-    created.join()
 
 
 @contextlib.contextmanager
 def pool_of(ctx, *args, **kwargs):
-    with ctx.Pool(*args, **kwargs) as created:
+    """Make a pool that is closed at the end: `terminate` of the original hangs now and then."""
+    created = ctx.Pool(*args, **kwargs)
+    try:
         yield created
-    created.join()
+    finally:
+        created.close()
+        created.join()
 
 
 @pytest.mark.parametrize("chunksize", [None, 1, 3, 1000])

@@ -80,8 +80,8 @@ pub(super) struct Core {
     turn: Turn,
     /// Wakes the pool's thread.
     control: OwnedFd,
-    /// What a worker said about why it cannot start.
-    start_failure: Mutex<Option<String>>,
+    /// What workers said about why they cannot start, by seat.
+    start_failures: Mutex<HashMap<u32, String>>,
     /// How many callbacks wait for their batch.
     armed: AtomicU32,
     callbacks: Mutex<Vec<Callback>>,
@@ -112,7 +112,7 @@ impl Core {
             results: AtomicU64::new(0),
             turn: Turn::new(),
             control,
-            start_failure: Mutex::default(),
+            start_failures: Mutex::default(),
             armed: AtomicU32::new(0),
             callbacks: Mutex::default(),
             swept: AtomicU32::new(0),
@@ -333,14 +333,15 @@ impl Core {
     }
 
     fn note_start_failure(&self, record: Option<(ResultHeader, Message)>) {
-        if let Some((_, record)) = record {
+        if let Some((header, record)) = record {
             let text = String::from_utf8_lossy(&record.as_ref()[RESULT_HEADER..]).into_owned();
-            *lock(&self.start_failure) = Some(text);
+            lock(&self.start_failures).insert(header.seat, text);
         }
     }
 
-    pub(super) fn take_start_failure(&self) -> Option<String> {
-        lock(&self.start_failure).take()
+    /// What the worker in `seat`, which has died, said about why it cannot start.
+    pub(super) fn take_start_failure(&self, seat: usize) -> Option<String> {
+        lock(&self.start_failures).remove(&(seat as u32))
     }
 
     /// Settles the account of a dead worker that had begun the task `claim`.

@@ -263,14 +263,14 @@ impl Supervisor {
     /// Settles the account of a dead worker and says when to replace it.
     fn settle(&mut self, worker: Worker, status: ExitStatus) -> Seat {
         let remains = self.core.transport.judge(&worker.boot);
-        let Worker { child, name, .. } = worker;
+        let Worker { child, name, boot } = worker;
         tracing::debug!(pid = child.pid(), %name, %status, task = ?remains.claim, "worker ended");
         let death = Death { pid: child.pid(), name: name.clone(), status };
         self.core.settle_death(remains.claim, death);
         let clean = remains.claim.is_none() && status.success();
         let killed = is_kill(status);
         if !remains.was_ready {
-            let said = self.core.take_start_failure();
+            let said = self.core.take_start_failure(boot.seat());
             let ended = || format!("worker {name} (pid {}) ended: {status}", child.pid());
             self.count_failed_start(said.unwrap_or_else(ended), Some(status));
         }
