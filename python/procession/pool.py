@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 
@@ -59,9 +60,7 @@ class Pool:
     ) -> None:
         if processes is None:
             processes = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        if not isinstance(processes, int):
-            kind = type(processes).__name__
-            raise TypeError(f"the number of processes must be an int, not {kind}")
+        processes = operator.index(processes)
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (

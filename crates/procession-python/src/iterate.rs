@@ -223,7 +223,7 @@ impl Stream {
     ) -> PyResult<Option<Py<PyAny>>> {
         let mut feed = self.lock(py);
         feed.in_flight -= 1;
-        feed.failed = self.chunks && value.is_err();
+        feed.failed |= self.chunks && value.is_err();
         let value = value?;
         if !self.chunks {
             return Ok(Some(value.unbind()));

@@ -14,7 +14,7 @@ use crate::shm::memory::Memory;
 use crate::shm::robust::{RobustLock, Taken};
 use crate::shm::runs::{BINS, NoRun, Runs, Use};
 use crate::shm::spans::{Hint, Span};
-use crate::shm::word::{ALIGN, Handle, Kind, Member, Owner, State, first_generation};
+use crate::shm::word::{Handle, Kind, Member, Owner, State, first_generation};
 
 /// Freed blocks keep up to this many bytes of pages for the next user: writing to fresh pages
 /// is some twenty times slower than to warm ones.
@@ -498,9 +498,4 @@ extern "C" fn forget_me() {
     if let Some(arena) = CURRENT.get() {
         arena.me.store(0, Ordering::Relaxed);
     }
-}
-
-/// The number by which the owner bits of a block name the block at `offset`.
-pub(super) fn owner_number(offset: u64) -> u32 {
-    (offset / ALIGN) as u32
 }

@@ -23,7 +23,7 @@
 //! | within or after 3   | the same again, which changes nothing                           |
 
 use crate::primitive::{AtomicU64, Ordering};
-use crate::shm::arena::{Arena, owner_number};
+use crate::shm::arena::Arena;
 use crate::shm::error::ArenaError;
 use crate::shm::layout::slot;
 use crate::shm::robust::Taken;
@@ -227,7 +227,7 @@ impl Arena {
         }
         let flags = self.memory.word(place.offset + FLAGS);
         if state.object && flags.load(Ordering::Acquire) & HAS_CHILDREN != 0 {
-            for child in self.blocks_of(Kind::OfBlock(owner_number(place.offset))) {
+            for child in self.children_of(handle) {
                 self.free(child);
             }
         }

@@ -260,7 +260,7 @@ fn churn(arena: &Arena, common: Handle, seed: u64) -> ! {
 #[test]
 fn nothing_is_lost_or_damaged_when_processes_are_killed() {
     let _alone = alone();
-    let rounds = std::env::var("PROCESSION_STORM").map_or(1000, |text| text.parse().unwrap());
+    let rounds = std::env::var("PROCESSION_STORM").map_or(2000, |text| text.parse().unwrap());
     let arena = Arena::current().unwrap();
     let common = Shared::<Counter>::new(|_| {}).unwrap();
     let before = arena.stats();
