@@ -167,7 +167,8 @@ impl<'a> Runs<'a> {
         }
     }
 
-    /// The last resort: all free runs become cold, so that neighbours can be merged.
+    /// The last resort: all free runs become cold, so that neighbours can be merged, the one at the
+    /// end of the tiling with what lies behind it.
     fn take_merged(
         self,
         len: usize,
@@ -176,8 +177,18 @@ impl<'a> Runs<'a> {
         mut give_back: impl FnMut(usize, usize) -> bool,
     ) -> Result<(usize, State), NoRun> {
         self.cool(&mut give_back);
-        let run = self.first_fit(len).ok_or(NoRun::Reservation)?;
-        Ok(self.occupy(run, len, usage, owner))
+        if let Some(run) = self.first_fit(len) {
+            return Ok(self.occupy(run, len, usage, owner));
+        }
+        self.retract();
+        self.extend(len, usage, owner)
+    }
+
+    /// Takes a cold run at the end of the tiling out of it.
+    fn retract(self) {
+        let Some(last) = self.iter().last().filter(|run| run.kind == COLD) else { return };
+        self.top.store(last.first as u64, Ordering::Release);
+        self.cold.store((get(self.cold) - last.len) as u64, Ordering::Relaxed);
     }
 
     /// The best fitting of the remembered warm runs.
@@ -468,6 +479,17 @@ mod tests {
         owned.runs().release(first, true);
         let (again, _) = owned.runs().take(3, Use::Large, owner(), |_, _| true).unwrap();
         assert_eq!(again, first);
+    }
+
+    #[test]
+    fn free_run_at_the_end_is_used_together_with_what_lies_behind_it() {
+        let owned = Owned::new(12, 40);
+        owned.runs().take(4, Use::Large, owner(), |_, _| true).unwrap();
+        let (last, _) = owned.runs().take(4, Use::Large, owner(), |_, _| true).unwrap();
+        owned.runs().release(last, true);
+        let (first, _) = owned.runs().take(6, Use::Large, owner(), |_, _| true).unwrap();
+        assert_eq!(first, last);
+        owned.check(&BTreeMap::from([(FIRST, 4), (last, 6)]));
     }
 
     #[test]
