@@ -20,6 +20,8 @@ const DEADLOCK: Duration = Duration::from_secs(120);
 /// that leaves a child process, a thread, a descriptor or a name in `/dev/shm` fails. Processes
 /// that a failed test left are killed, so that they do not spoil the next one.
 ///
+/// A test whose name begins with `soak_` takes minutes; it runs with `--include-ignored` only.
+///
 /// # Panics
 ///
 /// Panics if no test is listed, or if `PROCESSION_TEST_TIMEOUT` is not a number of seconds.
@@ -31,9 +33,12 @@ pub fn run(init: fn(), tests: &[(&'static str, fn())]) -> ExitCode {
     // One thread means the main thread, without any other: only then may a test fork.
     arguments.test_threads.get_or_insert(1);
     let limit = limit();
-    let trials =
-        tests.iter().map(|&(name, test)| Trial::test(name, move || guarded(test, limit))).collect();
+    let trials = tests.iter().map(|&(name, test)| trial(name, test, limit)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: &str, test: fn(), limit: Duration) -> Trial {
+    Trial::test(name, move || guarded(test, limit)).with_ignored_flag(name.starts_with("soak_"))
 }
 
 fn limit() -> Duration {

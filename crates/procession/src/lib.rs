@@ -1,13 +1,14 @@
 //! Programs made of many processes: start them, share memory and messages with them, hand them
 //! work, and know what became of each.
 //!
-//! | module      | what it gives                                                            |
-//! |-------------|--------------------------------------------------------------------------|
-//! | [`process`] | child processes by fork and spawn, with typed arguments and results      |
-//! | [`pool`]    | pools of worker processes: `map`, `imap_unordered`, `submit`              |
-//! | [`channel`] | queues between any processes of a tree                                    |
-//! | [`sync`]    | locks and semaphores between any processes of a tree                      |
-//! | [`shm`]     | the shared memory beneath all of these                                    |
+//! | module          | what it gives                                                        |
+//! |-----------------|----------------------------------------------------------------------|
+//! | [`process`]     | child processes by fork, spawn and fork server, and their results     |
+//! | [`mod@command`] | external programs, as processes like any others                      |
+//! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
+//! | [`channel`]     | queues between any processes of a tree                               |
+//! | [`sync`]        | locks and semaphores between any processes of a tree                 |
+//! | [`shm`]         | the shared memory beneath all of these                               |
 //!
 //! The processes of a tree share one arena of memory that has no name in the system and goes
 //! with the last of them. A queue, a lock or a pool is a handle to an object there; it can be
@@ -43,4 +44,5 @@ pub mod shm;
 pub mod sync;
 
 pub use error::WaitError;
-pub use process::{Builder, JoinHandle, StartMethod, init, spawn};
+pub use process::command::{self, command};
+pub use process::{Builder, JoinHandle, StartMethod, Stdio, init, parent, spawn};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use procession::process::{
     self, BOOT_VARIABLE, Builder, Exec, ExitStatus, JoinError, JoinHandle, PreparedFork,
-    SpawnError, StartMethod, active_children, spawn,
+    SpawnError, StartMethod, active_children, spawn, stop_fork_server,
 };
 use procession::shm::Arena;
 use procession_testing::process::{children, kill, reap};
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             spawned_function_returns_its_value,
             closure_that_captures_nothing_can_be_spawned,
             forked_closure_sees_what_it_captured,
-            function_can_be_forked_with_either_builder_method,
+            function_can_be_started_by_every_method,
             panic_comes_back_with_message_and_place,
             exit_inside_the_function_is_reported,
             killed_child_is_reported_with_its_signal,
@@ -83,10 +83,9 @@ fn forked_closure_sees_what_it_captured() {
     assert_eq!(handle.join().unwrap(), "one two");
 }
 
-fn function_can_be_forked_with_either_builder_method() {
-    for method in [StartMethod::Fork, StartMethod::Spawn] {
-        let handle = Builder::new().start_method(method).spawn(add, (1, 2)).unwrap();
-        assert_eq!(handle.join().unwrap(), 3, "{method:?}");
+fn function_can_be_started_by_every_method() {
+    for (_, outcome) in outcomes(add, (1, 2)) {
+        assert_eq!(outcome.unwrap(), 3);
     }
 }
 
@@ -95,16 +94,27 @@ fn fail_with(text: String) -> u32 {
 }
 
 /// Starts `function` by each method and joins it.
-fn outcomes<F, A, R>(function: F, args: A) -> [(u32, Result<R, JoinError>); 2]
+fn outcomes<F, A, R>(function: F, args: A) -> [(u32, Result<R, JoinError>); 3]
 where
     F: Fn(A) -> R + Copy + Send + 'static,
     A: Serialize + DeserializeOwned + Clone,
     R: Serialize + DeserializeOwned,
 {
-    [StartMethod::Fork, StartMethod::Spawn].map(|method| {
+    let outcomes = StartMethod::ALL.map(|method| {
         let handle = Builder::new().start_method(method).spawn(function, args.clone()).unwrap();
         (handle.pid(), handle.join())
-    })
+    });
+    end_fork_server();
+    outcomes
+}
+
+/// Has the fork server end, which would be there at the end of a test otherwise.
+fn end_fork_server() {
+    if let Some(server) = stop_fork_server() {
+        let status = server.wait(None).unwrap();
+        // Unknown where a test has the system ignore the ends of children.
+        assert!(matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown), "{status}");
+    }
 }
 
 fn panic_comes_back_with_message_and_place() {

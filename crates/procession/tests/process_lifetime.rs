@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 use std::{env, fs};
 
-use procession::process::{self, Builder, JoinError, StartMethod, active_children, spawn};
+use procession::process::{
+    self, Builder, JoinError, StartMethod, active_children, spawn, stop_fork_server,
+};
 use procession::shm::Arena;
 use procession_testing::process::{children, is_running, kill, wait_until};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -17,7 +19,12 @@ use rustix::io::{FdFlags, fcntl_setfd};
 /// Only a failure takes this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-const METHODS: [StartMethod; 2] = [StartMethod::Fork, StartMethod::Spawn];
+/// Has the fork server end, which would be there at the end of a test otherwise.
+fn end_fork_server() {
+    if let Some(server) = stop_fork_server() {
+        assert!(server.wait(None).unwrap().success(), "the fork server has failed");
+    }
+}
 
 fn main() -> ExitCode {
     procession_testing::run(
@@ -30,7 +37,8 @@ fn main() -> ExitCode {
             daemon_dies_when_its_parent_is_killed,
             daemon_that_starts_after_its_parents_death_dies,
             daemon_survives_the_thread_that_started_it,
-            child_that_is_no_daemon_survives_its_parent
+            child_that_is_no_daemon_survives_its_parent,
+            soak_ten_thousand_children_leave_nothing
         ],
     )
 }
@@ -44,19 +52,46 @@ fn in_arena() -> (usize, usize) {
 }
 
 fn two_hundred_children_leave_nothing() {
-    // The first child sets up what stays.
-    spawn(nothing, ()).unwrap().join().unwrap();
-    let before = in_arena();
-    for method in METHODS {
-        for _ in 0..10 {
-            let start = || Builder::new().start_method(method).spawn(nothing, ()).unwrap();
-            let batch: Vec<_> = (0..20).map(|_| start()).collect();
-            for handle in batch {
-                handle.join().unwrap();
-            }
+    start_and_join(200);
+}
+
+fn soak_ten_thousand_children_leave_nothing() {
+    start_and_join(10_000);
+}
+
+/// Kilobytes of memory of this process, and descriptors that it has open.
+fn in_system() -> (u64, usize) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = line.trim().trim_end_matches(" kB").parse().unwrap();
+    (memory, fs::read_dir("/proc/self/fd").unwrap().count())
+}
+
+fn start_and_join(count: usize) {
+    const BATCH: usize = 20;
+    // The first children set up what stays.
+    start_batch(StartMethod::Spawn, BATCH);
+    let arena = in_arena();
+    for method in StartMethod::ALL {
+        start_batch(method, BATCH);
+        let (memory, descriptors) = in_system();
+        for _ in 0..count / BATCH {
+            start_batch(method, BATCH);
         }
-        assert!(children(std::process::id()).is_empty(), "zombies are left");
-        assert_eq!(in_arena(), before, "blocks or members are left in the arena");
+        let (memory_now, descriptors_now) = in_system();
+        assert_eq!(descriptors_now, descriptors, "{method}: descriptors are left");
+        assert!(memory_now < memory + 8_192, "{method}: from {memory} to {memory_now} kB");
+        end_fork_server();
+        assert!(children(std::process::id()).is_empty(), "{method}: zombies are left");
+        assert_eq!(in_arena(), arena, "{method}: blocks or members are left in the arena");
+    }
+}
+
+fn start_batch(method: StartMethod, count: usize) {
+    let start = || Builder::new().start_method(method).spawn(nothing, ()).unwrap();
+    let batch: Vec<_> = (0..count).map(|_| start()).collect();
+    for handle in batch {
+        handle.join().unwrap();
     }
 }
 
@@ -81,7 +116,7 @@ fn children_killed_at_any_moment_are_told_apart() {
     let before = in_arena();
     let mut died = 0;
     for round in 0..150_u64 {
-        let method = METHODS[round as usize % 2];
+        let method = StartMethod::ALL[round as usize % 3];
         let handle = Builder::new().start_method(method).spawn(count_to, 20_000).unwrap();
         // A moment that differs from round to round, from right away to after the end.
         count_to(round * 4_000);
@@ -98,6 +133,7 @@ fn children_killed_at_any_moment_are_told_apart() {
         }
     }
     assert!(died > 0, "no child was killed in time");
+    end_fork_server();
     assert_eq!(in_arena(), before, "blocks or members are left in the arena");
 }
 
@@ -105,7 +141,7 @@ fn parents_killed_while_they_start_children_leave_nothing() {
     spawn(nothing, ()).unwrap().join().unwrap();
     let before = in_arena();
     for round in 0..60_u64 {
-        let method = METHODS[round as usize % 2];
+        let method = StartMethod::ALL[round as usize % 3];
         let (reader, writer) = std::io::pipe().unwrap();
         let handle = Builder::new()
             .fork(|| -> u32 {
@@ -183,17 +219,17 @@ fn ask(stream: &mut UnixStream) {
 }
 
 /// Starts an [`echo`] of its own and is an [`echo`] itself.
-fn parent_of_echo((place, below, daemon, fork): (String, String, bool, bool)) {
-    let method = if fork { StartMethod::Fork } else { StartMethod::Spawn };
+fn parent_of_echo((place, below, daemon, method): (String, String, bool, String)) {
+    let method = method.parse().unwrap();
     let handle = Builder::new().daemon(daemon).start_method(method).spawn(echo, below).unwrap();
     echo(place);
     handle.join().unwrap();
 }
 
 /// Has a child with a child of its own, kills the former, and returns the latter.
-fn orphan(daemon: bool, fork: bool) -> (UnixStream, u32) {
+fn orphan(daemon: bool, method: StartMethod) -> (UnixStream, u32) {
     let (middle, bottom) = (Meeting::new(), Meeting::new());
-    let args = (middle.place(), bottom.place(), daemon, fork);
+    let args = (middle.place(), bottom.place(), daemon, method.to_string());
     let handle = spawn(parent_of_echo, args).unwrap();
     let (_stream, _) = middle.meet();
     let (mut stream, pid) = bottom.meet();
@@ -204,8 +240,8 @@ fn orphan(daemon: bool, fork: bool) -> (UnixStream, u32) {
 }
 
 fn daemon_dies_when_its_parent_is_killed() {
-    for fork in [true, false] {
-        let (mut stream, pid) = orphan(true, fork);
+    for method in StartMethod::ALL {
+        let (mut stream, pid) = orphan(true, method);
         // The other end of the socket is closed by the death alone.
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
         assert!(wait_until(LIMIT, || !is_running(pid)), "the daemon lives on");
@@ -213,8 +249,8 @@ fn daemon_dies_when_its_parent_is_killed() {
 }
 
 fn child_that_is_no_daemon_survives_its_parent() {
-    for fork in [true, false] {
-        let (mut stream, pid) = orphan(false, fork);
+    for method in StartMethod::ALL {
+        let (mut stream, pid) = orphan(false, method);
         ask(&mut stream);
         assert!(is_running(pid));
         drop(stream);
@@ -224,7 +260,7 @@ fn child_that_is_no_daemon_survives_its_parent() {
 
 fn daemon_that_starts_after_its_parents_death_dies() {
     let meeting = Meeting::new();
-    for method in METHODS.repeat(10) {
+    for method in StartMethod::ALL.repeat(10) {
         // Nobody answers at the meeting, so the daemon would wait there for ever.
         let place = meeting.place();
         let (reader, writer) = std::io::pipe().unwrap();

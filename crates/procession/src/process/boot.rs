@@ -3,7 +3,9 @@
 
 use std::env;
 use std::fmt;
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::process::daemon;
 use crate::process::error::BootError;
@@ -11,7 +13,17 @@ use crate::process::exec::BOOT_VARIABLE;
 use crate::shm::{Arena, Handle, Member};
 use crate::sys::fd;
 
-/// What the parent writes into [`BOOT_VARIABLE`]: five numbers with commas between them.
+/// What a fork server needs to be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line<Socket> {
+    /// Where orders come in.
+    pub(crate) socket: Socket,
+    /// The board of fates.
+    pub(crate) board: Handle,
+}
+
+/// What the parent writes into [`BOOT_VARIABLE`]: five numbers with commas between them, and two more
+/// for a fork server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     /// The arena's descriptor.
@@ -24,13 +36,19 @@ pub(crate) struct Ticket {
     pub(crate) parent: u32,
     /// Whether the child is to end when the parent does.
     pub(crate) daemon: bool,
+    /// Set for a fork server.
+    pub(crate) line: Option<Line<RawFd>>,
 }
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { arena, member, payload, parent, daemon } = *self;
+        let Self { arena, member, payload, parent, daemon, line } = *self;
         let (member, payload) = (member.raw(), payload.raw());
-        write!(f, "{arena},{member},{payload},{parent},{}", u8::from(daemon))
+        write!(f, "{arena},{member},{payload},{parent},{}", u8::from(daemon))?;
+        match line {
+            Some(Line { socket, board }) => write!(f, ",{socket},{}", board.raw()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -38,8 +56,7 @@ impl Ticket {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(',');
         let ticket = Self {
-            // The first three are standard input, output and error.
-            arena: fields.next()?.parse().ok().filter(|number| *number > 2)?,
+            arena: descriptor(fields.next()?)?,
             member: Member::from_raw(fields.next()?.parse().ok()?)?,
             payload: Handle::from_raw(fields.next()?.parse().ok()?),
             parent: fields.next()?.parse().ok()?,
@@ -48,12 +65,24 @@ impl Ticket {
                 "1" => true,
                 _ => return None,
             },
+            line: match fields.next() {
+                Some(socket) => Some(Line {
+                    socket: descriptor(socket)?,
+                    board: Handle::from_raw(fields.next()?.parse().ok()?),
+                }),
+                None => None,
+            },
         };
         fields.next().is_none().then_some(ticket)
     }
 }
 
-/// What a fresh image was given by the process that started it.
+/// The first three are standard input, output and error.
+fn descriptor(text: &str) -> Option<RawFd> {
+    text.parse().ok().filter(|number| *number > libc::STDERR_FILENO)
+}
+
+/// What a process was given by the one that started it: a fresh image, or a child of a fork server.
 ///
 /// The payload is given back to the arena on drop.
 #[derive(Debug)]
@@ -63,10 +92,20 @@ pub struct Boot {
     bytes: &'static [u8],
     parent: u32,
     daemon: bool,
+    /// Until it is taken, if this is a fork server.
+    line: Mutex<Option<Line<OwnedFd>>>,
 }
 
 impl Boot {
-    /// Returns the bytes that the parent gave to [`Exec::payload`](crate::process::Exec::payload).
+    /// What a child of a fork server is given: this process is a member of the arena already.
+    pub(crate) fn of_fork(payload: Handle, parent: u32, daemon: bool) -> Result<Self, BootError> {
+        let arena = Arena::current().map_err(BootError::Arena)?;
+        let bytes = arena.parcel_bytes(payload).map_err(|_| BootError::Payload)?;
+        Ok(Self { arena, payload, bytes, parent, daemon, line: Mutex::new(None) })
+    }
+
+    /// Returns the bytes that the parent gave to [`Exec::payload`](crate::process::Exec::payload), or
+    /// to [`ForkServer::spawn`](crate::process::ForkServer::spawn).
     ///
     /// Shared objects that they name are alive as long as this value is; take hold of them before it
     /// is dropped.
@@ -82,6 +121,22 @@ impl Boot {
     /// Says whether this process ends when its parent does.
     pub fn is_daemon(&self) -> bool {
         self.daemon
+    }
+
+    /// Says whether this process was started to be a fork server, and has not become one yet: see
+    /// [`Zygote::from_boot`](crate::process::Zygote::from_boot).
+    pub fn is_fork_server(&self) -> bool {
+        self.lock_line().is_some()
+    }
+
+    /// Takes what makes this process a fork server.
+    pub(crate) fn take_line(&self) -> Option<Line<OwnedFd>> {
+        self.lock_line().take()
+    }
+
+    fn lock_line(&self) -> MutexGuard<'_, Option<Line<OwnedFd>>> {
+        // Nothing panics under it.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,12 +178,22 @@ fn become_child(ticket: Ticket) -> Result<Boot, BootError> {
     }
     // SAFETY: the parent named this descriptor as the one that this process gets for the arena, and
     // the variable is read once, so that nobody else owns it.
-    let descriptor = unsafe { fd::adopt(ticket.arena) }
-        .map_err(|source| BootError::Os { call: "fcntl", source })?;
+    let descriptor = unsafe { fd::adopt(ticket.arena) }.map_err(not_open)?;
+    let line = ticket.line.map(adopt_line).transpose()?;
     let arena = Arena::attach(descriptor, ticket.member).map_err(BootError::Arena)?;
     let bytes = arena.parcel_bytes(ticket.payload).map_err(|_| BootError::Payload)?;
     let Ticket { payload, parent, daemon, .. } = ticket;
-    Ok(Boot { arena, payload, bytes, parent, daemon })
+    Ok(Boot { arena, payload, bytes, parent, daemon, line: Mutex::new(line) })
+}
+
+fn adopt_line(line: Line<RawFd>) -> Result<Line<OwnedFd>, BootError> {
+    // SAFETY: as for the arena's descriptor; this one was made for this process.
+    let socket = unsafe { fd::adopt(line.socket) }.map_err(not_open)?;
+    Ok(Line { socket, board: line.board })
+}
+
+fn not_open(source: io::Error) -> BootError {
+    BootError::Os { call: "fcntl", source }
 }
 
 #[cfg(test)]
@@ -142,12 +207,19 @@ mod tests {
             payload: Handle::from_raw(u64::MAX - 5),
             parent: 4711,
             daemon: true,
+            line: None,
         }
+    }
+
+    fn ticket_of_fork_server() -> Ticket {
+        Ticket { line: Some(Line { socket: 8, board: Handle::from_raw(99) }), ..ticket() }
     }
 
     #[test]
     fn ticket_survives_the_environment() {
-        assert_eq!(Ticket::parse(&ticket().to_string()), Some(ticket()));
+        for ticket in [ticket(), ticket_of_fork_server()] {
+            assert_eq!(Ticket::parse(&ticket.to_string()), Some(ticket));
+        }
     }
 
     #[test]
@@ -159,6 +231,8 @@ mod tests {
         }
         for bad in
             ["", "a", "7,4099,1,1", "7,4099,1,1,2", "7,4099,1,1,0,0", "2,4099,1,1,0", "7,0,1,1,0"]
+                .into_iter()
+                .chain(["7,4099,1,1,0,8", "7,4099,1,1,0,2,1", "7,4099,1,1,0,8,1,1"])
         {
             assert_eq!(Ticket::parse(bad), None, "{bad:?} is no ticket");
         }

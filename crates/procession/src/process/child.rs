@@ -24,11 +24,12 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::WaitError;
+use crate::process::fate::Fate;
 use crate::process::registry;
 use crate::process::status::ExitStatus;
 use crate::shm::{Arena, Member};
@@ -52,6 +53,17 @@ struct Inner {
     /// readable.
     sentinel: OwnedFd,
     status: Mutex<Option<ExitStatus>>,
+    /// Where the status is found of a child that a fork server has made.
+    fate: Option<Fate>,
+    label: OnceLock<Label>,
+}
+
+/// What is known of a child besides the process; set after its start, if at all.
+struct Label {
+    /// What it is called in events.
+    name: String,
+    /// Whether it works for this crate and not for the program.
+    helper: bool,
 }
 
 impl Child {
@@ -61,25 +73,61 @@ impl Child {
             Ok(sentinel) => (sentinel, None),
             // Somebody else waits for every child of this process, or `SIGCHLD` is ignored.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                let sentinel = fd::eventfd()?;
-                fd::eventfd_signal(sentinel.as_fd())?;
+                let sentinel = ended_sentinel()?;
                 arena.bury(member);
                 (sentinel, Some(ExitStatus::Unknown))
             }
             Err(error) => return Err(error),
         };
-        let child = Self(Arc::new(Inner {
-            arena,
-            member,
-            pid,
-            parent: process::getpid(),
-            sentinel,
-            status: Mutex::new(status),
-        }));
-        if status.is_none() {
+        Ok(Self::new(arena, member, pid, sentinel, None, status))
+    }
+
+    /// Takes charge of the child `pid` that a fork server has made.
+    pub(crate) fn of_fork_server(
+        arena: &'static Arena,
+        member: Member,
+        pid: u32,
+        sentinel: OwnedFd,
+        fate: Fate,
+    ) -> Self {
+        Self::new(arena, member, pid, sentinel, Some(fate), None)
+    }
+
+    fn new(
+        arena: &'static Arena,
+        member: Member,
+        pid: u32,
+        sentinel: OwnedFd,
+        fate: Option<Fate>,
+        status: Option<ExitStatus>,
+    ) -> Self {
+        let parent = process::getpid();
+        let (known, status, label) = (status.is_some(), Mutex::new(status), OnceLock::new());
+        let inner = Inner { arena, member, pid, parent, sentinel, status, fate, label };
+        let child = Self(Arc::new(inner));
+        if !known {
             registry::add(child.clone());
         }
-        Ok(child)
+        child
+    }
+
+    /// Gives the child the name that events call it by.
+    pub(crate) fn set_name(&self, name: &str) {
+        self.0.label.get_or_init(|| Label { name: name.to_owned(), helper: false });
+    }
+
+    /// Names a child that works for this crate, and that
+    /// [`active_children`](crate::process::active_children) does not tell of.
+    pub(crate) fn set_helper(&self, name: &str) {
+        self.0.label.get_or_init(|| Label { name: name.to_owned(), helper: true });
+    }
+
+    pub(crate) fn is_helper(&self) -> bool {
+        self.0.label.get().is_some_and(|label| label.helper)
+    }
+
+    fn name(&self) -> &str {
+        self.0.label.get().map_or("", |label| &label.name)
     }
 
     /// Returns the process id. After the child was waited for, the system may give it to another.
@@ -107,7 +155,9 @@ impl Child {
 
     /// Returns how the child ended, or `None` if it has not.
     ///
-    /// Never blocks. See [`ExitStatus::Unknown`] for when the status cannot be had.
+    /// Does not wait for the child. Once [`sentinel`](Self::sentinel) is readable the status is there;
+    /// a fork server may take a moment to write it down, for which this waits. See
+    /// [`ExitStatus::Unknown`] for when the status cannot be had.
     pub fn try_wait(&self) -> Option<ExitStatus> {
         if process::getpid() != self.0.parent {
             return self.look_from_elsewhere();
@@ -122,8 +172,21 @@ impl Child {
         *status = Some(collected);
         drop(status);
         registry::remove(self);
-        tracing::debug!(pid = self.0.pid, status = %collected, "process ended");
+        self.tell_end(collected);
         Some(collected)
+    }
+
+    fn tell_end(&self, status: ExitStatus) {
+        let (pid, name) = (self.0.pid, self.name());
+        match status {
+            ExitStatus::Signal { .. } => tracing::warn!(pid, name, %status, "process was killed"),
+            _ => tracing::debug!(pid, name, %status, "process ended"),
+        }
+    }
+
+    /// Returns how the child ended, or `None` if it has not. The same as [`try_wait`](Self::try_wait).
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.try_wait()
     }
 
     /// Blocks until the child has ended, and returns how.
@@ -177,6 +240,15 @@ impl Child {
         }
     }
 
+    /// Interrupts the child as Ctrl-C does, with `SIGINT`. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_signal`](Self::send_signal).
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.send_signal(libc::SIGINT)
+    }
+
     /// Asks the child to end, with `SIGTERM`. Does nothing if it has ended.
     ///
     /// # Errors
@@ -197,6 +269,9 @@ impl Child {
 
     /// Takes the status from the system, if the child has ended.
     fn collect(&self) -> Option<ExitStatus> {
+        if let Some(fate) = &self.0.fate {
+            return fate.recorded().or_else(|| self.has_ended().then(|| fate.status()));
+        }
         match process::wait_pidfd(self.sentinel(), false) {
             Ok(status) => status.map(ExitStatus::from),
             // `ECHILD`: collected by somebody else. To bury a living member would free what it
@@ -217,6 +292,13 @@ impl Child {
     }
 }
 
+/// A descriptor that is readable, as a pidfd is of a process that has ended.
+pub(crate) fn ended_sentinel() -> io::Result<OwnedFd> {
+    let sentinel = fd::eventfd()?;
+    fd::eventfd_signal(sentinel.as_fd())?;
+    Ok(sentinel)
+}
+
 /// A pause between two looks at something that the system does not announce.
 #[allow(clippy::disallowed_methods, reason = "there is nothing to wait on")]
 pub(crate) fn pause() {
@@ -227,6 +309,7 @@ impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
             .field("pid", &self.0.pid)
+            .field("name", &self.name())
             .field("member", &self.0.member)
             .finish_non_exhaustive()
     }

@@ -34,8 +34,39 @@ pub enum SpawnError {
         /// The text up to the zero byte.
         text: String,
     },
+    /// An environment variable has a name that none can have: it is empty or holds a `=`.
+    VariableName {
+        /// The name.
+        name: String,
+    },
     /// The arena has no room for the child or for what it is to be given.
     Arena(ArenaError),
+    /// More descriptors are to be sent to the child than one message can carry.
+    TooManyDescriptors {
+        /// Descriptors that were given.
+        count: usize,
+        /// Descriptors that can be sent.
+        limit: usize,
+    },
+    /// The fork server belongs to the process that started it, and this is another one.
+    ForeignForkServer {
+        /// Process id of the one that it belongs to.
+        owner: u32,
+    },
+    /// The fork server could not make the child.
+    ForkServer {
+        /// Process id of the fork server.
+        pid: u32,
+        /// What it reported.
+        reason: String,
+    },
+    /// The fork server has ended. Another one can be started.
+    ForkServerDied {
+        /// Process id that it had.
+        pid: u32,
+        /// How it ended.
+        status: ExitStatus,
+    },
     /// The operating system refused.
     Os {
         /// The system call that failed, e.g. `"fork"`.
@@ -50,7 +81,7 @@ impl fmt::Display for SpawnError {
         match self {
             Self::Threads { count } => write!(
                 f,
-                "cannot fork a process with {count} threads; use the spawn start method, or fork before starting threads"
+                "cannot fork a process with {count} threads; use the spawn or forkserver start method, or fork before starting threads"
             ),
             Self::NotInitialized => f.write_str("call procession::init() first in main"),
             Self::NotInExecutable => f.write_str(
@@ -60,7 +91,23 @@ impl fmt::Display for SpawnError {
             Self::ZeroByte { text } => {
                 write!(f, "program, argument or environment variable with a zero byte after {text:?}")
             }
+            Self::VariableName { name } => {
+                write!(f, "no environment variable can be called {name:?}")
+            }
             Self::Arena(_) => f.write_str("the arena has no room for a new process"),
+            Self::TooManyDescriptors { count, limit } => {
+                write!(f, "{count} descriptors are too many for a start; {limit} can be sent")
+            }
+            Self::ForeignForkServer { owner } => {
+                write!(f, "the fork server belongs to process {owner}; start one in this process")
+            }
+            Self::ForkServer { pid, reason } => {
+                write!(f, "the fork server (pid {pid}) could not make the process: {reason}")
+            }
+            Self::ForkServerDied { pid, status } => write!(
+                f,
+                "the fork server (pid {pid}) has ended: {status}; its standard error may say why"
+            ),
             Self::Os { call, .. } => write!(f, "{call} failed"),
         }
     }
@@ -96,6 +143,8 @@ pub enum BootError {
     Payload,
     /// The child is not the same build of the program as its parent.
     Build,
+    /// The process was not started as a fork server.
+    NoForkServer,
     /// The parent's arena could not be used.
     Arena(ArenaError),
     /// The operating system refused.
@@ -123,6 +172,7 @@ impl fmt::Display for BootError {
             Self::Build => {
                 f.write_str("the executable is another build than that of the parent process")
             }
+            Self::NoForkServer => f.write_str("the process was not started as a fork server"),
             Self::Arena(_) => f.write_str("the parent's arena cannot be used"),
             Self::Os { call, .. } => write!(f, "{call} failed"),
         }

@@ -14,19 +14,20 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 
 use rustix::io::{Errno, fcntl_getfd};
 
-use crate::process::boot::Ticket;
+use crate::process::boot::{Line, Ticket};
 use crate::process::child::Child;
 use crate::process::error::SpawnError;
 use crate::process::registry;
 use crate::process::seat::Seat;
-use crate::shm::{Owner, Parcel};
+use crate::shm::{Handle, Owner, Parcel};
 use crate::sys::process;
 
 /// The environment variable that tells an image that it is a child, until
@@ -44,6 +45,7 @@ pub struct Exec {
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
     inherit: Vec<RawFd>,
+    placed: Vec<(Arc<OwnedFd>, RawFd)>,
     payload: Parcel,
     daemon: bool,
 }
@@ -56,6 +58,7 @@ impl Exec {
             args: Vec::new(),
             env: env::vars_os().collect(),
             inherit: Vec::new(),
+            placed: Vec::new(),
             payload: Parcel::default(),
             daemon: false,
         }
@@ -82,12 +85,24 @@ impl Exec {
         self
     }
 
+    /// Leaves out one environment variable.
+    pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
+        self.env.remove(key.as_ref());
+        self
+    }
+
     /// Sets the descriptors that the child gets, under the same numbers.
     ///
     /// All others that are marked close-on-exec are closed in it. They must stay open until
     /// [`start`](Self::start) has returned.
     pub fn inherit(mut self, descriptors: impl IntoIterator<Item = RawFd>) -> Self {
         self.inherit = descriptors.into_iter().collect();
+        self
+    }
+
+    /// Sets what the child gets as standard input (0), output (1) or error (2).
+    pub(crate) fn place(mut self, descriptor: Arc<OwnedFd>, place: RawFd) -> Self {
+        self.placed.push((descriptor, place));
         self
     }
 
@@ -115,7 +130,22 @@ impl Exec {
     /// - [`SpawnError::Arena`] when there is no room for the child or its payload.
     /// - [`SpawnError::Os`] when the program cannot be started, or a descriptor to be inherited is not
     ///   open.
-    pub fn start(mut self) -> Result<Child, SpawnError> {
+    pub fn start(self) -> Result<Child, SpawnError> {
+        self.start_with(None)
+    }
+
+    /// Starts the program as a fork server.
+    pub(crate) fn start_fork_server(
+        mut self,
+        socket: BorrowedFd<'_>,
+        board: Handle,
+    ) -> Result<Child, SpawnError> {
+        let socket = socket.as_raw_fd();
+        self.inherit.push(socket);
+        self.start_with(Some(Line { socket, board }))
+    }
+
+    fn start_with(mut self, line: Option<Line<RawFd>>) -> Result<Child, SpawnError> {
         refuse_unless_booted()?;
         registry::collect_ended();
         let inherited = open_descriptors(&self.inherit)?;
@@ -129,6 +159,7 @@ impl Exec {
             payload,
             parent: process::getpid(),
             daemon: self.daemon,
+            line,
         };
         self.env.insert(BOOT_VARIABLE.into(), ticket.to_string().into());
         let pid = self.spawn(arena.fd(), inherited)?;
@@ -153,7 +184,8 @@ impl Exec {
             .collect::<Result<Vec<_>, _>>()?;
         let mut descriptors = inherited;
         descriptors.push(arena);
-        process::spawn(&program, &args, &env, &descriptors)
+        let placed: Vec<_> = self.placed.iter().map(|(fd, place)| (fd.as_fd(), *place)).collect();
+        process::spawn(&program, &args, &env, &descriptors, &placed)
             .map_err(|source| SpawnError::Os { call: "posix_spawn", source })
     }
 }
@@ -188,7 +220,7 @@ fn c_string(text: OsString) -> Result<CString, SpawnError> {
 }
 
 /// Checks that the descriptors are open.
-fn open_descriptors<'a>(raw: &[RawFd]) -> Result<Vec<BorrowedFd<'a>>, SpawnError> {
+pub(crate) fn open_descriptors<'a>(raw: &[RawFd]) -> Result<Vec<BorrowedFd<'a>>, SpawnError> {
     let check = |descriptor: &RawFd| {
         let closed = || SpawnError::Os { call: "fcntl", source: Errno::BADF.into() };
         if *descriptor < 0 {

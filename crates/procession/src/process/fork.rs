@@ -10,7 +10,12 @@
 //! | 4 | parent | notes the child's process id, opens its pidfd | the child goes on |
 //!
 //! The child may be killed before step 3; the process id from step 4 tells everybody that it is dead.
+//!
+//! A fork server does steps 1 and 2 for a member that its client has reserved; see `zygote.rs`.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::process::child::{Child, pause};
 use crate::process::daemon;
@@ -18,6 +23,7 @@ use crate::process::error::SpawnError;
 use crate::process::exec::refuse_unless_booted;
 use crate::process::registry;
 use crate::process::seat::Seat;
+use crate::process::service;
 use crate::sys::process;
 
 /// How often a process that seems to have several threads is looked at.
@@ -33,14 +39,16 @@ const LOOKS: u32 = 20;
 pub struct PreparedFork {
     seat: Seat,
     parent: u32,
+    /// The pidfd of the process that ordered the fork, if that is not this one.
+    client: Option<Arc<OwnedFd>>,
 }
 
-/// Which process this is after [`PreparedFork::fork`].
+/// Which process this is after a fork.
 #[derive(Debug)]
-pub(crate) enum Forked {
+pub(crate) enum Side {
     /// The one that forked.
-    Parent(Child),
-    /// The new one.
+    Parent { pid: u32, prepared: PreparedFork },
+    /// The new one, which has become what was prepared.
     Child,
 }
 
@@ -56,7 +64,14 @@ impl PreparedFork {
         registry::collect_ended();
         let seat = Seat::reserve()?;
         seat.arena().copy_references_to(seat.member())?;
-        Ok(Self { seat, parent: process::getpid() })
+        Ok(Self { seat, parent: process::getpid(), client: None })
+    }
+
+    /// Gives the child that `client` has reserved `seat` for references to all shared objects of this
+    /// process.
+    pub(crate) fn for_client(seat: Seat, client: &Arc<OwnedFd>) -> Result<Self, SpawnError> {
+        seat.arena().copy_references_to(seat.member())?;
+        Ok(Self { seat, parent: process::getpid(), client: Some(client.clone()) })
     }
 
     /// Takes charge of the child. To be called in the parent.
@@ -77,20 +92,26 @@ impl PreparedFork {
     /// Makes this process the child that was prepared. To be called in the child, before anything
     /// else that uses this crate.
     ///
-    /// A daemonic child ends when its parent ends, however that ends.
+    /// A daemonic child ends when its parent ends, however that ends; the child of a fork server when
+    /// the client of that ends.
     ///
     /// # Errors
     ///
     /// - [`SpawnError::Arena`] when the parent has died already, and what it meant to hand over is gone.
     /// - [`SpawnError::Os`] when the system does not offer to tell of the parent's death.
     pub fn in_child(self, daemon: bool) -> Result<(), SpawnError> {
+        // First, as what is forgotten holds objects of the arena, for a member that must be known.
+        let seated = self.seat.sit_down();
         registry::forget();
-        self.seat.sit_down()?;
-        if daemon {
-            daemon::die_with(self.parent)
-                .map_err(|source| SpawnError::Os { call: "prctl", source })?;
-        }
-        Ok(())
+        service::forget();
+        seated?;
+        daemon::live_on();
+        let result = match &self.client {
+            _ if !daemon => Ok(()),
+            Some(client) => daemon::die_with_client(self.parent, client),
+            None => daemon::die_with(self.parent),
+        };
+        result.map_err(|source| SpawnError::Os { call: "prctl or timer_create", source })
     }
 
     /// Gives the place back. To be called when nothing was forked.
@@ -98,21 +119,21 @@ impl PreparedFork {
         drop(self);
     }
 
-    /// Forks, and does what is to be done in each of the two processes.
+    /// Forks, and does what is to be done in the child.
     ///
     /// The child must not return into the code of its parent.
-    pub(crate) fn fork(self, daemon: bool) -> Result<Forked, SpawnError> {
+    pub(crate) fn fork(self, daemon: bool) -> Result<Side, SpawnError> {
         refuse_threads()?;
         // SAFETY: this is the only thread, so that no lock is held by one that the child lacks: the
         // child may do all that the parent may.
         match unsafe { process::fork() } {
-            Ok(process::Fork::Parent { pid }) => self.in_parent(pid).map(Forked::Parent),
+            Ok(process::Fork::Parent { pid }) => Ok(Side::Parent { pid, prepared: self }),
             Ok(process::Fork::Child) => {
                 // An error here must not travel up into the parent's code.
                 if self.in_child(daemon).is_err() {
                     process::exit_now(1);
                 }
-                Ok(Forked::Child)
+                Ok(Side::Child)
             }
             Err(source) => Err(SpawnError::Os { call: "fork", source }),
         }

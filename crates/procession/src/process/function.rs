@@ -73,6 +73,11 @@ impl Location {
     }
 }
 
+/// Looks up what all later calls need, so that forked copies of this process need not.
+pub(crate) fn prepare() {
+    build();
+}
+
 /// The build of the running executable.
 fn build() -> [u8; BUILD_LEN] {
     static BUILD: OnceLock<[u8; BUILD_LEN]> = OnceLock::new();

@@ -19,10 +19,12 @@ pub(crate) struct Identity {
     path: Vec<u32>,
     /// Whether it ends when its parent does.
     pub(crate) daemon: bool,
+    /// Who has started it; nobody, for the root.
+    parent: Option<(String, u32)>,
 }
 
 static IDENTITY: Mutex<Identity> =
-    Mutex::new(Identity { name: String::new(), path: Vec::new(), daemon: false });
+    Mutex::new(Identity { name: String::new(), path: Vec::new(), daemon: false, parent: None });
 
 /// Children that this process has named so far.
 static NAMED: AtomicU32 = AtomicU32::new(0);
@@ -31,13 +33,14 @@ impl Identity {
     /// Who the next child of this process is. Without a name of its own it is called after its place
     /// in the tree: `process-1`, and its second child `process-1:2`.
     pub(crate) fn of_next_child(name: Option<String>, daemon: bool) -> Self {
-        let mut path = lock().path.clone();
+        let Self { name: own_name, mut path, .. } = lock().clone();
+        let parent = Some((shown(own_name), process::getpid()));
         path.push(NAMED.fetch_add(1, Ordering::Relaxed) + 1);
         let name = name.unwrap_or_else(|| {
             let numbers: Vec<String> = path.iter().map(u32::to_string).collect();
             format!("process-{}", numbers.join(":"))
         });
-        Self { name, path, daemon }
+        Self { name, path, daemon, parent }
     }
 
     /// Makes this process the one described.
@@ -45,6 +48,15 @@ impl Identity {
         *lock() = self;
         NAMED.store(0, Ordering::Relaxed);
     }
+}
+
+/// The name and process id of whoever started this process; `None` in the root.
+pub(crate) fn parent() -> Option<(String, u32)> {
+    lock().parent.clone()
+}
+
+fn shown(name: String) -> String {
+    if name.is_empty() { ROOT.to_owned() } else { name }
 }
 
 fn lock() -> MutexGuard<'static, Identity> {
@@ -88,6 +100,5 @@ impl CurrentProcess {
 /// ```
 pub fn current() -> CurrentProcess {
     let Identity { name, daemon, .. } = lock().clone();
-    let name = if name.is_empty() { ROOT.to_owned() } else { name };
-    CurrentProcess { name, pid: process::getpid(), daemon }
+    CurrentProcess { name: shown(name), pid: process::getpid(), daemon }
 }

@@ -63,6 +63,15 @@ impl<R> JoinHandle<R> {
         self.child.sentinel()
     }
 
+    /// Interrupts the process as Ctrl-C does, with `SIGINT`. Does nothing if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate).
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.child.interrupt()
+    }
+
     /// Asks the process to end, with `SIGTERM`. Does nothing if it has ended.
     ///
     /// # Errors

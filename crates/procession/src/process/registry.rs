@@ -46,6 +46,9 @@ pub(crate) fn remove(child: &Child) {
 pub(crate) fn collect_ended() -> Vec<Child> {
     // The list is not locked while children are looked at: that takes locks of its own.
     let mut children = lock().clone();
+    if children.is_empty() {
+        return children;
+    }
     let sentinels: Vec<BorrowedFd<'_>> = children.iter().map(Child::sentinel).collect();
     // One system call for all; if it fails, each child is asked by itself.
     let ended = fd::poll_readable(&sentinels, Some(Instant::now()))

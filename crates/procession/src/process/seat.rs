@@ -23,6 +23,11 @@ impl Seat {
         Ok(Self { arena, member, owner: process::getpid(), free: true })
     }
 
+    /// The place that `client` has reserved for a child that this process is to fork.
+    pub(crate) fn reserved_by(client: u32, member: Member) -> Result<Self, SpawnError> {
+        Ok(Self { arena: Arena::current()?, member, owner: client, free: true })
+    }
+
     pub(crate) fn arena(&self) -> &'static Arena {
         self.arena
     }
@@ -42,6 +47,19 @@ impl Seat {
             self.arena.bury(self.member);
             SpawnError::Os { call: "pidfd_open", source }
         })
+    }
+
+    /// Leaves the place to a child that another process has started, and has entered as `member`.
+    pub(crate) fn taken(mut self) -> (&'static Arena, Member) {
+        self.free = false;
+        (self.arena, self.member)
+    }
+
+    /// Takes the place back from a child that another process was to start, which is dead and
+    /// buried. Returns the process id of the child if it lives or has lived.
+    pub(crate) fn withdraw(&mut self) -> Option<u32> {
+        self.free = false;
+        self.arena.withdraw_member(self.member)
     }
 
     /// Leaves the place to a child that notes its process id itself.

@@ -5,6 +5,8 @@
 //! travels as a place in the executable (see `function.rs`), its arguments and its value in
 //! serialized form.
 //!
+//! With the fork server the fresh image is started once, and copies of it call the functions.
+//!
 //! A *forked* process is a copy of this one, so it can be given any closure.
 //!
 //! Either way the outcome comes back as `exchange.rs` describes, and a child that does not get as
@@ -13,7 +15,10 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,30 +30,20 @@ use crate::process::child::Child;
 use crate::process::error::{BootError, SpawnError};
 use crate::process::exchange::{self, Exchange};
 use crate::process::exec::Exec;
-use crate::process::fork::{Forked, PreparedFork};
+use crate::process::fate;
+use crate::process::fork::{PreparedFork, Side};
 use crate::process::function::{FunctionError, Location};
 use crate::process::identity::Identity;
 use crate::process::join::JoinHandle;
+use crate::process::method::StartMethod;
 use crate::process::panics;
+use crate::process::service::{self, OWN_IMAGE, Served};
+use crate::process::setup::{Change, InChild, Placed, Setup, Stdio};
 use crate::shm::{self, Parcel, Shared};
 use crate::sys::process;
 
-/// The running executable, even if its file was replaced or removed meanwhile.
-const OWN_IMAGE: &str = "/proc/self/exe";
-
 /// Whether [`init`] was called, so that a fresh image of this program will call it too.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
-
-/// How a process is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum StartMethod {
-    /// A fresh image of the executable. Works from any thread.
-    #[default]
-    Spawn,
-    /// A copy of this process, which must have no other threads.
-    Fork,
-}
 
 /// Makes this process what it was started as. Call it first in `main`.
 ///
@@ -70,7 +65,7 @@ pub fn init() {
         Ok(None) => INITIALIZED.store(true, Ordering::Release),
         Ok(Some(boot)) => {
             INITIALIZED.store(true, Ordering::Release);
-            match run_image(boot) {
+            match become_what_was_started(boot) {
                 Ok(code) => exit(code),
                 Err(error) => fail(&error),
             }
@@ -149,6 +144,7 @@ pub struct Builder {
     name: Option<String>,
     daemon: bool,
     method: StartMethod,
+    setup: Setup,
 }
 
 impl Builder {
@@ -176,11 +172,71 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable of the process.
+    ///
+    /// Changes of the environment are made in the order of the calls.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.setup.env.push(Change::Set(name.into(), value.into()));
+        self
+    }
+
+    /// Sets several environment variables of the process.
+    pub fn envs<K: Into<OsString>, V: Into<OsString>>(
+        self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        variables.into_iter().fold(self, |builder, (name, value)| builder.env(name, value))
+    }
+
+    /// Takes an environment variable from the process.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.setup.env.push(Change::Remove(name.into()));
+        self
+    }
+
+    /// Takes all environment variables from the process, but for those that are set by later calls.
+    pub fn env_clear(mut self) -> Self {
+        self.setup.env = vec![Change::Clear];
+        self
+    }
+
+    /// Sets the folder that the process is in; without this it is the one that this process is in.
+    ///
+    /// If it cannot be entered the function is not called, and joining the process says why.
+    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.setup.folder = Some(folder.into().into_os_string());
+        self
+    }
+
+    /// Sets the standard input of the process; it is inherited without this.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.setup.streams[0] = stdin.into();
+        self
+    }
+
+    /// Sets the standard output of the process; it is inherited without this.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.setup.streams[1] = stdout.into();
+        self
+    }
+
+    /// Sets the standard error of the process; it is inherited without this.
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.setup.streams[2] = stderr.into();
+        self
+    }
+
     /// Calls `function` with `args` in a new process.
     ///
     /// # Errors
     ///
-    /// As [`spawn`](fn@spawn), and with [`StartMethod::Fork`] as [`fork`](Self::fork).
+    /// As [`spawn`](fn@spawn), and
+    ///
+    /// - with [`StartMethod::Fork`] as [`fork`](Self::fork);
+    /// - with [`StartMethod::ForkServer`] as [`ForkServer::spawn`](crate::process::ForkServer::spawn). A
+    ///   fork server that has died is replaced; [`SpawnError::ForkServerDied`] means that its
+    ///   successors died as well;
+    /// - [`SpawnError::VariableName`] and [`SpawnError::ZeroByte`] for what cannot be in an environment.
     pub fn spawn<F, A, R>(self, function: F, args: A) -> Result<JoinHandle<R>, SpawnError>
     where
         F: Fn(A) -> R + Copy + Send + 'static,
@@ -195,7 +251,9 @@ impl Builder {
         }
         match self.method {
             StartMethod::Fork => self.fork(move || function(args)),
-            StartMethod::Spawn => self.spawn_image(child_main::<F, A, R>, &args),
+            StartMethod::Spawn | StartMethod::ForkServer => {
+                self.spawn_image(child_main::<F, A, R>, &args)
+            }
         }
     }
 
@@ -227,14 +285,22 @@ impl Builder {
         F: FnOnce() -> R,
         R: Serialize + DeserializeOwned,
     {
+        let placed = self.setup.check()?;
+        let setup = self.setup.for_fork(&placed);
         let exchange = exchange::create()?;
         let identity = Identity::of_next_child(self.name, self.daemon);
         let prepared = PreparedFork::prepare()?;
         // What is still buffered would be written by both processes. An error stays with the stream.
         flush();
         match prepared.fork(self.daemon)? {
-            Forked::Parent(child) => Ok(started(child, identity.name, exchange)),
-            Forked::Child => run_forked(identity, &exchange, closure),
+            Side::Parent { pid, prepared } => {
+                Ok(started(prepared.in_parent(pid)?, identity.name, exchange))
+            }
+            Side::Child => {
+                // The end of a pipe must not stay open in the child beside its standard descriptors.
+                drop(self.setup);
+                run_forked(identity, &exchange, &setup, placed, closure)
+            }
         }
     }
 
@@ -247,18 +313,32 @@ impl Builder {
             return Err(SpawnError::NotInitialized);
         }
         let entry = Location::of(entry as usize).map_err(|_| SpawnError::NotInExecutable)?;
+        let placed = self.setup.check()?;
+        let by_fork_server = self.method == StartMethod::ForkServer;
+        let setup = if by_fork_server {
+            self.setup.for_fork_server(&placed)
+        } else {
+            self.setup.for_image()
+        };
         let exchange = exchange::create()?;
-        let identity = Identity::of_next_child(self.name, self.daemon);
+        let identity = Identity::of_next_child(self.name.clone(), self.daemon);
         let name = identity.name.clone();
-        let header = Header { entry, exchange: exchange.clone(), identity };
+        let header = Header { entry, exchange: exchange.clone(), identity, setup };
         let (bytes, pins) = shm::pack(|| encode(&header, args));
         let bytes = bytes.map_err(|source| SpawnError::Encode { source: Box::new(source) })?;
-        let child = Exec::new(OWN_IMAGE)
-            .args(env::args_os())
-            .payload(Parcel::new(bytes, pins))
-            .daemon(self.daemon)
-            .start()?;
+        let payload = Parcel::new(bytes, pins);
+        let child = if by_fork_server {
+            let descriptors: Vec<_> = placed.iter().map(|(fd, _)| fd.as_fd()).collect();
+            service::spawn(&payload, &descriptors, self.daemon)?
+        } else {
+            self.image(payload, placed).start()?
+        };
         Ok(started(child, name, exchange))
+    }
+
+    fn image(&self, payload: Parcel, placed: Placed) -> Exec {
+        let exec = Exec::new(OWN_IMAGE).args(env::args_os()).payload(payload).daemon(self.daemon);
+        self.setup.give_to(exec, placed)
     }
 }
 
@@ -269,6 +349,7 @@ struct Header {
     entry: Location,
     exchange: Shared<Exchange>,
     identity: Identity,
+    setup: InChild,
 }
 
 /// What a spawned process calls: [`child_main`], made for one function.
@@ -290,11 +371,24 @@ fn encode<A: Serialize>(header: &Header, args: &A) -> postcard::Result<Vec<u8>> 
 
 fn started<R>(child: Child, name: String, exchange: Shared<Exchange>) -> JoinHandle<R> {
     tracing::debug!(pid = child.pid(), name, "process started");
+    child.set_name(&name);
     JoinHandle::new(child, name, exchange)
 }
 
-/// Does what a fresh image was started for, and returns the exit code.
-fn run_image(boot: Boot) -> Result<i32, BootError> {
+/// Does what a fresh image was started for, and returns the exit code; in the fork server, and in
+/// each of its children.
+fn become_what_was_started(boot: Boot) -> Result<i32, BootError> {
+    if !boot.is_fork_server() {
+        return run_image(boot, Vec::new());
+    }
+    match service::serve(boot)? {
+        Served::All => Ok(exchange::EXIT_OK),
+        Served::Child(boot, descriptors) => run_image(boot, descriptors),
+    }
+}
+
+/// Calls the function that the payload names, and returns the exit code.
+fn run_image(boot: Boot, descriptors: Vec<OwnedFd>) -> Result<i32, BootError> {
     panics::watch();
     // Alone first: a header of another build has no meaning beyond its first field.
     let (entry, _): (Location, _) =
@@ -308,6 +402,11 @@ fn run_image(boot: Boot) -> Result<i32, BootError> {
     let args_len = args.len();
     process::set_name(&header.identity.name);
     header.identity.assume();
+    // SAFETY: no thread has been started yet: this is `init`, which comes first.
+    if let Err(reason) = unsafe { header.setup.apply(descriptors.iter().map(AsFd::as_fd)) } {
+        return Ok(exchange::refuse(&header.exchange, &reason));
+    }
+    drop(descriptors);
     // SAFETY: the address is that of an `Entry`: the parent is the same build of this executable, and
     // `spawn_image` puts nothing else into the field.
     let entry = unsafe { std::mem::transmute::<usize, Entry>(address) };
@@ -354,12 +453,20 @@ fn value_of<F: Copy>() -> F {
 fn run_forked<R: Serialize>(
     identity: Identity,
     exchange: &Shared<Exchange>,
+    setup: &InChild,
+    placed: Placed,
     closure: impl FnOnce() -> R,
 ) -> ! {
     let _stay = NeverReturn;
     panics::watch();
     identity.assume();
-    let code = exchange::run(exchange, closure);
+    // SAFETY: a process with other threads is not forked.
+    let ready = unsafe { setup.apply(placed.iter().map(|(fd, _)| fd.as_fd())) };
+    drop(placed);
+    let code = match ready {
+        Ok(()) => exchange::run(exchange, closure),
+        Err(reason) => exchange::refuse(exchange, &reason),
+    };
     flush();
     process::exit_now(code)
 }
@@ -383,6 +490,7 @@ fn flush() {
 /// Ends a spawned process.
 fn exit(code: i32) -> ! {
     flush();
+    fate::announce_exit(code);
     std::process::exit(code)
 }
 

@@ -32,7 +32,8 @@ pub enum ExitStatus {
         core_dumped: bool,
     },
     /// It has ended, but its status is gone: somebody else in this process waited for "any child", or
-    /// `SIGCHLD` is ignored, or the process that asks is not the one that started it.
+    /// `SIGCHLD` is ignored, or the process that asks is not the one that started it, or the fork
+    /// server that made it was killed first.
     Unknown,
 }
 

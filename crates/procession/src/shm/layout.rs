@@ -96,8 +96,8 @@ pub(super) mod slot {
     /// Phase and generation, see `members`.
     pub(in crate::shm) const PHASE: u64 = 0;
     pub(in crate::shm) const PID: u64 = 8;
-    /// When the process started, in clock ticks since boot; tells it from a later one with its pid.
-    pub(in crate::shm) const STARTED: u64 = 16;
+    /// What tells the process from a later one with its pid, see `sys::process::birth_mark`.
+    pub(in crate::shm) const BIRTH: u64 = 16;
     /// The member that reserved the slot.
     pub(in crate::shm) const PARENT: u64 = 24;
     /// Handle of the first block of the ledger.

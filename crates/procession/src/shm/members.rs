@@ -136,7 +136,7 @@ impl Arena {
         self.introduce(member, pid);
     }
 
-    /// Enters pid and start time, and makes a reserved slot a running one.
+    /// Enters pid and birth mark, and makes a reserved slot a running one.
     fn introduce(&self, member: Member, pid: u32) -> bool {
         let at = member.slot();
         let word = self.slot_word(at, slot::PHASE);
@@ -144,10 +144,10 @@ impl Arena {
         if generation(seen) != member.generation() || !matches!(phase(seen), RESERVED | RUNNING) {
             return false;
         }
-        // Parent and child write the same numbers, in any order. Without a start time (the child
-        // is dead already, or there is no /proc) the process counts as dead, or by its pid alone.
-        let started = process::start_time(pid).ok().flatten().unwrap_or(0);
-        self.slot_word(at, slot::STARTED).store(started, Ordering::Relaxed);
+        // Parent and child write the same numbers, in any order. Without a birth mark (the child
+        // is dead already, or no descriptor is left) the process counts as dead, or by its pid alone.
+        let birth = process::birth_mark(pid).ok().flatten().unwrap_or(0);
+        self.slot_word(at, slot::BIRTH).store(birth, Ordering::Relaxed);
         self.slot_word(at, slot::PID).store(u64::from(pid), Ordering::Release);
         let running = pack(RUNNING, claimer(seen), member.generation());
         let (set, look) = (Ordering::AcqRel, Ordering::Acquire);
@@ -173,9 +173,9 @@ impl Arena {
 
     fn runs_still(&self, at: usize) -> bool {
         let pid = self.slot_word(at, slot::PID).load(Ordering::Acquire) as u32;
-        let started = self.slot_word(at, slot::STARTED).load(Ordering::Relaxed);
-        match process::start_time(pid) {
-            Ok(Some(now)) => now == started || started == 0,
+        let birth = self.slot_word(at, slot::BIRTH).load(Ordering::Relaxed);
+        match process::birth_mark(pid) {
+            Ok(Some(now)) => now == birth || birth == 0,
             Ok(None) => false,
             // Without knowledge nobody is declared dead.
             Err(_) => true,
@@ -189,6 +189,23 @@ impl Arena {
     /// Takes back a slot whose child was never started.
     pub(crate) fn cancel_member(&self, member: Member) {
         self.bury(member);
+    }
+
+    /// Takes back a slot whose child another process was to start, and has died over it. Returns the
+    /// child's pid if there is one: then the slot stays its own.
+    ///
+    /// A child that did not come to life before will not do so any more.
+    pub(crate) fn withdraw_member(&self, member: Member) -> Option<u32> {
+        let _lock = self.lock_members();
+        let at = member.slot();
+        let word = self.slot_word(at, slot::PHASE);
+        let seen = word.load(Ordering::Acquire);
+        if generation(seen) == member.generation() && phase(seen) == RESERVED {
+            self.bury_reserved(at, seen);
+        }
+        let now = word.load(Ordering::Acquire);
+        let lives = generation(now) == member.generation() && phase(now) == RUNNING;
+        lives.then(|| self.slot_word(at, slot::PID).load(Ordering::Acquire) as u32)
     }
 
     /// Drops all that a dead process held. The caller knows that it is dead; calling again does
@@ -222,19 +239,20 @@ impl Arena {
         let at = member.slot();
         let word = self.slot_word(at, slot::PHASE);
         word.store(pack(BURYING, 0, member.generation()), Ordering::SeqCst);
+        // First, as it may write into the ledger of a child that is buried next.
+        self.finish_op_of(member);
         for child in 0..self.slots_used() {
             let seen = self.slot_word(child, slot::PHASE).load(Ordering::Acquire);
             if phase(seen) == RESERVED && self.parent_of(child) == Some(member) {
                 self.bury_reserved(child, seen);
             }
         }
-        self.finish_op_of(member);
         self.drop_ledger_of(member);
         for handle in self.blocks_of(Kind::OfMember(member)) {
             self.free_for(handle, member);
         }
         self.restore_hints();
-        for field in [slot::PID, slot::STARTED, slot::PARENT, slot::LEDGER, slot::CURSOR] {
+        for field in [slot::PID, slot::BIRTH, slot::PARENT, slot::LEDGER, slot::CURSOR] {
             self.slot_word(at, field).store(0, Ordering::Relaxed);
         }
         for ancestor in 0..slot::LINEAGE_LEN {
@@ -278,7 +296,7 @@ impl Arena {
         let dead = match phase(word) {
             RUNNING => !self.runs_still(at),
             // Killed while it reserved, or right after.
-            RESERVED => matches!(process::start_time(claimer(word)), Ok(None)),
+            RESERVED => matches!(process::birth_mark(claimer(word)), Ok(None)),
             _ => false,
         };
         if !dead {

@@ -1,16 +1,16 @@
-//! Descriptors that carry a signal or other descriptors.
+//! Descriptors: those that carry a signal or other descriptors, and moving them about.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 /// Creates a descriptor that is readable after [`eventfd_signal`] until [`eventfd_drain`].
@@ -62,12 +62,55 @@ pub(crate) fn poll_readable(
     Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-fn time_left(deadline: Instant) -> Timespec {
+pub(super) fn time_left(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     Timespec {
         tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(left.subsec_nanos()),
     }
+}
+
+/// Creates two connected Unix sockets that carry whole messages and are closed by `exec`.
+///
+/// See [`unix(7)`](https://man7.org/linux/man-pages/man7/unix.7.html), `SOCK_SEQPACKET`.
+pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    Ok(rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Ends the traffic through a socket for all who have a copy of it.
+///
+/// The other side sees the end of the stream. An error means that there was no traffic any more.
+pub(crate) fn shut_down(socket: BorrowedFd<'_>) {
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+}
+
+/// Makes another descriptor for the same thing with a number above those of standard input,
+/// output and error; `exec` closes it.
+pub(crate) fn copy_above_standard(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, libc::STDERR_FILENO + 1)?)
+}
+
+/// Opens `/dev/null` for reading and writing; `exec` closes it.
+pub(crate) fn open_null() -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(c"/dev/null", flags, rustix::fs::Mode::empty())?)
+}
+
+/// Puts a copy of `fd` into the place of standard input (0), output (1) or error (2), whatever is
+/// there now. `exec` does not close it.
+///
+/// # Panics
+///
+/// Panics if `place` is another number: that could belong to somebody who relies on it.
+pub(crate) fn copy_onto_standard(fd: BorrowedFd<'_>, place: RawFd) -> io::Result<()> {
+    assert!((0..=2).contains(&place), "{place} is none of the standard descriptors");
+    // SAFETY: both are numbers to the kernel. The three places are shared by all of the program by
+    // convention, so that nobody owns what is in them.
+    if unsafe { libc::dup2(fd.as_raw_fd(), place) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Sends `bytes` and copies of `fds` through a Unix socket; returns how many bytes were taken.
@@ -79,7 +122,6 @@ fn time_left(deadline: Instant) -> Timespec {
 /// # Errors
 ///
 /// `EINVAL` for more descriptors than one message can carry (253).
-#[cfg_attr(not(test), expect(dead_code, reason = "for connections, which come next"))]
 pub(crate) fn send_fds(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -104,7 +146,6 @@ pub(crate) fn send_fds(
 ///
 /// `EMSGSIZE` when more than `max` descriptors came, or more than this process may have open.
 /// The bytes are lost then, and the descriptors are closed.
-#[cfg_attr(not(test), expect(dead_code, reason = "for connections, which come next"))]
 pub(crate) fn recv_fds(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -245,6 +286,27 @@ mod tests {
         assert_eq!(recv_fds(there.as_fd(), &mut [0; 1], 253).unwrap().1.len(), 253);
         let error = send_fds(here.as_fd(), b"!", &vec![here.as_fd(); 254]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::INVAL.raw_os_error()));
+    }
+
+    #[test]
+    fn messages_keep_their_bounds_and_end_with_a_shutdown() {
+        let (here, there) = message_pair().unwrap();
+        send_fds(here.as_fd(), b"one", &[]).unwrap();
+        send_fds(here.as_fd(), b"three", &[]).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(recv_fds(there.as_fd(), &mut buffer, 0).unwrap().0, 3);
+        assert_eq!(recv_fds(there.as_fd(), &mut buffer, 0).unwrap().0, 5);
+        let _copy = here.try_clone().unwrap();
+        shut_down(here.as_fd());
+        assert_eq!(recv_fds(there.as_fd(), &mut buffer, 0).unwrap().0, 0);
+    }
+
+    #[test]
+    fn copy_above_the_standard_descriptors_is_closed_by_exec() {
+        let copy = copy_above_standard(std::io::stdin().as_fd()).unwrap();
+        assert!(copy.as_raw_fd() > 2);
+        assert!(rustix::io::fcntl_getfd(&copy).unwrap().contains(FdFlags::CLOEXEC));
+        assert!(rustix::io::fcntl_getfd(open_null().unwrap()).unwrap().contains(FdFlags::CLOEXEC));
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! nothing again and takes no decision. `EINTR` comes out as
 //! [`ErrorKind::Interrupted`](std::io::ErrorKind::Interrupted), except where a call cannot block.
 
+pub(crate) mod command;
 pub(crate) mod cpu;
 pub(crate) mod fd;
 pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod tree;

@@ -2,14 +2,20 @@
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_short};
+use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+
+use crate::sys::fd;
 
 /// More than the longest line of `/proc/PID/stat`: 52 numbers and a name of 64 bytes.
 const STAT_LENGTH: usize = 2048;
@@ -28,17 +34,73 @@ fn to_pid(pid: u32) -> Result<Pid, Errno> {
     i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)
 }
 
+/// What the system tells of a process that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// The id of its parent; 0 if that is out of sight.
+    pub(crate) parent: u32,
+    /// When it started, in clock ticks since the machine did.
+    pub(crate) start: u64,
+}
+
 /// When the process `pid` started, in clock ticks since the machine did; `None` if it has ended.
 ///
-/// A pid is used again after its process was reaped; a pid together with a start time is not. A
-/// process that has ended and is not reaped yet counts as ended. See
+/// A pid is used again after its process was reaped; a pid together with a start time is not.
+///
+/// # Errors
+///
+/// As [`stat`].
+pub(crate) fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.map(|stat| stat.start))
+}
+
+/// A number that tells the process `pid` from all that had or will have the same pid; `None` if it
+/// has ended.
+///
+/// A process that has ended and is not reaped yet counts as ended. Where pidfds have inodes of their
+/// own (Linux 6.9) it is that of the process, at a tenth of the price; elsewhere the start time.
+///
+/// # Errors
+///
+/// As [`stat`].
+pub(crate) fn birth_mark(pid: u32) -> io::Result<Option<u64>> {
+    if !pidfds_have_inodes() {
+        return start_time(pid);
+    }
+    let pidfd = match rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // The number is free, or that of a thread by now.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
+        Err(other) => return Err(other.into()),
+    };
+    let ended = fd::poll_readable(&[pidfd.as_fd()], Some(Instant::now()))?;
+    if ended.first() == Some(&true) {
+        return Ok(None);
+    }
+    Ok(Some(rustix::fs::fstat(&pidfd)?.st_ino))
+}
+
+/// Whether the inode of a pidfd is that of its process alone; before, all shared one.
+fn pidfds_have_inodes() -> bool {
+    /// `PID_FS_MAGIC` in `linux/magic.h`.
+    const PID_FS: u64 = 0x5049_4446;
+    static HAVE: OnceLock<bool> = OnceLock::new();
+    *HAVE.get_or_init(|| {
+        let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+        own.and_then(rustix::fs::fstatfs).is_ok_and(|system| system.f_type as u64 == PID_FS)
+    })
+}
+
+/// What the system tells of the process `pid`; `None` if it has ended.
+///
+/// A process that has ended and is not reaped yet counts as ended. See
 /// [`proc_pid_stat(5)`](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
 ///
 /// # Errors
 ///
 /// Any error means that nothing is known, so the process has to be taken as alive: no descriptor
 /// left to look with, or a `/proc` that does not show the process although it exists.
-pub(crate) fn start_time(pid: u32) -> io::Result<Option<u64>> {
+pub(crate) fn stat(pid: u32) -> io::Result<Option<Stat>> {
     let id = to_pid(pid)?;
     let mut buffer = [0_u8; STAT_LENGTH];
     match read_stat(pid, &mut buffer) {
@@ -57,16 +119,17 @@ fn read_stat(pid: u32, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     Ok(&buffer[..len])
 }
 
-/// The start time in a line of `/proc/PID/stat`: outer `None` for a line that is no such line,
-/// inner `None` for a process that has ended.
-fn parse_stat(line: &[u8]) -> Option<Option<u64>> {
+/// What a line of `/proc/PID/stat` says: outer `None` for a line that is no such line, inner `None`
+/// for a process that has ended.
+fn parse_stat(line: &[u8]) -> Option<Option<Stat>> {
     // The name, in parentheses, may hold anything, also spaces and parentheses.
     let name_end = line.iter().rposition(|byte| *byte == b')')?;
     let fields = str::from_utf8(&line[name_end + 1..]).ok()?;
     // The first field here is the third of the line.
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
-    let threads: u64 = fields.nth(20 - 4)?.parse().ok()?;
+    let parent: u32 = fields.next()?.parse().ok()?;
+    let threads: u64 = fields.nth(20 - 5)?.parse().ok()?;
     let start: u64 = fields.nth(22 - 21)?.parse().ok()?;
     let ended = match state {
         // While other threads run, only the main thread is a zombie and the process is not.
@@ -74,7 +137,7 @@ fn parse_stat(line: &[u8]) -> Option<Option<u64>> {
         "X" | "x" => true,
         _ => false,
     };
-    Some((!ended).then_some(start))
+    Some((!ended).then_some(Stat { parent, start }))
 }
 
 /// A descriptor for the process `pid`: readable once it has ended, and closed by `exec`.
@@ -146,12 +209,12 @@ fn raw_status(status: &WaitIdStatus) -> Option<RawStatus> {
 /// A thread that was joined a moment ago may still be counted: joining waits for the end of its
 /// program, and the kernel takes it off its list a little later.
 pub(crate) fn thread_count() -> io::Result<usize> {
-    let mut count = 0;
-    for entry in std::fs::read_dir("/proc/self/task")? {
-        entry?;
-        count += 1;
+    // As any folder it counts its subfolders as links, besides its own two: one per thread.
+    let links = rustix::fs::stat(c"/proc/self/task")?.st_nlink;
+    match usize::try_from(links) {
+        Ok(links) if links > 2 => Ok(links - 2),
+        _ => Ok(std::fs::read_dir("/proc/self/task")?.count()),
     }
-    Ok(count)
 }
 
 /// Which of the two processes this is, after a [`fork`].
@@ -198,7 +261,8 @@ pub(crate) fn exit_now(code: i32) -> ! {
 /// `program` is a path, `args` begins with the name that the program sees itself under, and `env`
 /// is its whole environment. The program gets each descriptor of `inherit` under the same number,
 /// and else only those that are not closed by `exec`. No signal is blocked in it; ignored signals
-/// stay ignored. See
+/// stay ignored. Each descriptor of `placed` is given to it under the number beside it, one after
+/// the other and before the inherited ones. See
 /// [`posix_spawn(3)`](https://man7.org/linux/man-pages/man3/posix_spawn.3.html).
 ///
 /// # Errors
@@ -209,9 +273,17 @@ pub(crate) fn spawn(
     args: &[CString],
     env: &[CString],
     inherit: &[BorrowedFd<'_>],
+    placed: &[(BorrowedFd<'_>, RawFd)],
 ) -> io::Result<u32> {
     let attributes = SpawnAttributes::without_blocked_signals()?;
-    let actions = SpawnActions::inheriting(inherit)?;
+    let mut actions = SpawnActions::new()?;
+    for (fd, place) in placed {
+        actions.copy(*fd, *place)?;
+    }
+    for fd in inherit {
+        // A copy of a descriptor onto itself means here: keep it over `exec`.
+        actions.copy(*fd, fd.as_raw_fd())?;
+    }
     let (args, env) = (pointers(args), pointers(env));
     let mut pid = 0;
     // SAFETY:
@@ -269,20 +341,18 @@ impl Drop for SpawnAttributes {
 struct SpawnActions(libc::posix_spawn_file_actions_t);
 
 impl SpawnActions {
-    fn inheriting(fds: &[BorrowedFd<'_>]) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let mut raw = MaybeUninit::uninit();
         // SAFETY: the call initialises what the pointer leads to.
         check_code(unsafe { libc::posix_spawn_file_actions_init(raw.as_mut_ptr()) })?;
         // SAFETY: initialised by the call above, which succeeded.
-        let mut actions = Self(unsafe { raw.assume_init() });
-        for fd in fds {
-            let fd = fd.as_raw_fd();
-            // A copy of a descriptor onto itself means here: keep it over `exec`.
-            // SAFETY: the actions are initialised and borrowed for the call.
-            let result = unsafe { libc::posix_spawn_file_actions_adddup2(&mut actions.0, fd, fd) };
-            check_code(result)?;
-        }
-        Ok(actions)
+        Ok(Self(unsafe { raw.assume_init() }))
+    }
+
+    fn copy(&mut self, fd: BorrowedFd<'_>, place: RawFd) -> io::Result<()> {
+        let fd = fd.as_raw_fd();
+        // SAFETY: the actions are initialised and borrowed for the call.
+        check_code(unsafe { libc::posix_spawn_file_actions_adddup2(&mut self.0, fd, place) })
     }
 }
 
@@ -348,10 +418,127 @@ pub(crate) fn install_signal_handler(signal: i32, handler: extern "C" fn(i32)) -
     Ok(())
 }
 
+/// What a process does about a signal, to be put back later.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalAction {
+    signal: i32,
+    action: libc::sigaction,
+}
+
+impl fmt::Debug for SignalAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalAction").field("signal", &self.signal).finish_non_exhaustive()
+    }
+}
+
+/// Has the system do its default about `signal`, and returns what was done about it before.
+///
+/// # Errors
+///
+/// `EINVAL` when there is no such signal.
+pub(crate) fn default_signal(signal: i32) -> io::Result<SignalAction> {
+    let action = libc::sigaction {
+        sa_sigaction: libc::SIG_DFL,
+        sa_mask: empty_signal_set(),
+        sa_flags: 0,
+        sa_restorer: None,
+    };
+    let mut before = action;
+    // SAFETY: both are complete and borrowed for the call; the new one runs no code.
+    check(unsafe { libc::sigaction(signal, &action, &mut before) })?;
+    Ok(SignalAction { signal, action: before })
+}
+
+/// Puts back what was done about a signal.
+pub(crate) fn restore_signal(before: SignalAction) {
+    // SAFETY: the action was in force in this program before, and its code is still there.
+    let result = unsafe { libc::sigaction(before.signal, &before.action, ptr::null_mut()) };
+    debug_assert!(result == 0, "what was in force once can be so again");
+}
+
+/// Whether the process behind the pidfd with this number has ended; true also when no such
+/// descriptor is open.
+///
+/// Safe in a signal handler.
+pub(crate) fn has_ended(pidfd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which is borrowed for the call. Any number may be asked about.
+    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    ready > 0
+}
+
+/// A timer that sends a signal to this process, or none.
+#[derive(Debug)]
+pub(crate) struct SignalTimer {
+    /// One more than what the C library knows the timer by, which may be 0; 0 without a timer.
+    raw: AtomicUsize,
+}
+
+impl SignalTimer {
+    /// No timer.
+    pub(crate) const fn none() -> Self {
+        Self { raw: AtomicUsize::new(0) }
+    }
+
+    /// Makes a timer, which does not run yet. A forked child does not get a copy.
+    ///
+    /// See [`timer_create(2)`](https://man7.org/linux/man-pages/man2/timer_create.2.html).
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` when there are too many timers or pending signals.
+    pub(crate) fn create(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: numbers and a pointer that is not used; all may be zero.
+        let mut event: libc::sigevent = unsafe { mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = signal;
+        let mut timer = ptr::null_mut();
+        // SAFETY: both are valid and borrowed for the call.
+        check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) })?;
+        self.raw.store(timer.addr().wrapping_add(1), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Forgets the timer, which is another process's after a fork.
+    pub(crate) fn forget(&self) {
+        self.raw.store(0, Ordering::SeqCst);
+    }
+
+    /// Has the signal sent every second from now on. Does nothing if there is no timer.
+    ///
+    /// Safe in a signal handler.
+    pub(crate) fn run_every_second(&self) {
+        let Some(timer) = self.raw.load(Ordering::SeqCst).checked_sub(1) else { return };
+        let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+        let times = libc::itimerspec { it_interval: second, it_value: second };
+        let timer = ptr::without_provenance_mut(timer);
+        // SAFETY: the times are borrowed for the call, and the old ones are not asked for. The timer
+        // was made by this type; it is a number in the shape of a pointer, as always without
+        // `SIGEV_THREAD`. One that was inherited through a fork is refused.
+        unsafe { libc::timer_settime(timer, 0, &times, ptr::null_mut()) };
+    }
+}
+
 /// The signal that this crate takes for the death of a parent; no other meaning is known for it.
 pub(crate) fn death_signal() -> i32 {
     // Programs that want one for themselves tend to begin at either end of the range.
     libc::SIGRTMIN() + 12
+}
+
+/// Holds `signal` back from this thread, and says whether that was so before. Forked children have
+/// it held back as well, and keep what arrives until they let it through.
+///
+/// # Errors
+///
+/// `EINVAL` when there is no such signal.
+pub(crate) fn block_signal(signal: i32) -> io::Result<bool> {
+    let (mut set, mut before) = (empty_signal_set(), empty_signal_set());
+    // SAFETY: the set is initialised and borrowed for the call.
+    check(unsafe { libc::sigaddset(&mut set, signal) })?;
+    // SAFETY: both sets are initialised and borrowed for the call.
+    check_code(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before) })?;
+    // SAFETY: the set is initialised and borrowed for the call.
+    Ok(unsafe { libc::sigismember(&before, signal) } == 1)
 }
 
 /// Lets `signal` through to this thread.

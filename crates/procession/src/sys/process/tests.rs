@@ -38,7 +38,7 @@ fn pause_for_ever() -> i32 {
 fn sh(script: &str, inherit: &[BorrowedFd<'_>]) -> RawStatus {
     let args = [c"sh", c"-c", &CString::new(script).unwrap()].map(CStr::to_owned);
     let env = [c"GREETING=hello".to_owned()];
-    let pid = spawn(c"/bin/sh", &args, &env, inherit).unwrap();
+    let pid = spawn(c"/bin/sh", &args, &env, inherit, &[]).unwrap();
     wait_pidfd(pidfd_open(pid).unwrap().as_fd(), true).unwrap().unwrap()
 }
 
@@ -77,16 +77,35 @@ fn start_time_is_known_exactly_while_the_process_runs() {
 }
 
 #[test]
+fn birth_mark_is_one_process_s_while_it_runs() {
+    let mine = birth_mark(getpid()).unwrap();
+    assert!(mine.is_some(), "this process runs");
+    assert_eq!(birth_mark(getpid()).unwrap(), mine);
+    let (pid, pidfd) = fork_child(pause_for_ever);
+    let its = birth_mark(pid).unwrap().expect("the child runs");
+    assert!(!pidfds_have_inodes() || Some(its) != mine);
+    assert_eq!(birth_mark(pid).unwrap(), Some(its));
+    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+    await_end(&pidfd);
+    assert_eq!(birth_mark(pid).unwrap(), None, "a zombie counts as running");
+    wait_pidfd(pidfd.as_fd(), true).unwrap();
+    assert_eq!(birth_mark(pid).unwrap(), None, "a reaped process counts as running");
+    assert_eq!(birth_mark(i32::MAX as u32).unwrap(), None);
+    assert_eq!(birth_mark(0).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+}
+
+#[test]
 fn stat_lines_are_read_past_any_name() {
     let line = |name, state, threads| {
-        let middle = "1 2 3 0 -1 4194560 10 20 0 0 1 2 3 4 20 0";
+        let middle = "17 2 3 0 -1 4194560 10 20 0 0 1 2 3 4 20 0";
         parse_stat(format!("42 ({name}) {state} {middle} {threads} 0 98765 4096\n").as_bytes())
     };
-    assert_eq!(line("sh", "R", 1), Some(Some(98765)));
-    assert_eq!(line("a) Z (b", "S", 3), Some(Some(98765)));
+    let runs = Some(Some(Stat { parent: 17, start: 98765 }));
+    assert_eq!(line("sh", "R", 1), runs);
+    assert_eq!(line("a) Z (b", "S", 3), runs);
     assert_eq!(line("sh", "Z", 1), Some(None));
     assert_eq!(line("sh", "X", 0), Some(None));
-    assert_eq!(line("sh", "Z", 2), Some(Some(98765)), "other threads of it run");
+    assert_eq!(line("sh", "Z", 2), runs, "other threads of it run");
     assert_eq!(parse_stat(b""), None);
     assert_eq!(parse_stat(b"42 (sh) R 1 2"), None);
 }
@@ -117,7 +136,7 @@ fn spawned_program_has_no_blocked_signal() {
 
 #[test]
 fn spawn_reports_what_exec_said() {
-    let error = spawn(c"/nonexistent", &[c"x".to_owned()], &[], &[]).unwrap_err();
+    let error = spawn(c"/nonexistent", &[c"x".to_owned()], &[], &[], &[]).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
 }
 
@@ -151,6 +170,73 @@ fn unblocked_signal_reaches_its_handler() {
         if installed.and(unblocked).is_ok() { pause_for_ever() } else { 7 }
     });
     assert_eq!(wait_pidfd(pidfd.as_fd(), true).unwrap(), Some(RawStatus::Exited(5)));
+}
+
+#[test]
+fn blocked_signal_is_kept_until_it_is_let_through() {
+    extern "C" fn leave(_: i32) {
+        exit_now(8);
+    }
+    let (_, pidfd) = fork_child(|| {
+        let blocked = [block_signal(libc::SIGUSR2), block_signal(libc::SIGUSR2)];
+        if !matches!(blocked, [Ok(false), Ok(true)]) {
+            return 1;
+        }
+        // SAFETY: the call touches no memory.
+        unsafe { libc::raise(libc::SIGUSR2) };
+        let installed = install_signal_handler(libc::SIGUSR2, leave);
+        let unblocked = unblock_signal(libc::SIGUSR2);
+        i32::from(installed.and(unblocked).is_err())
+    });
+    assert_eq!(wait_pidfd(pidfd.as_fd(), true).unwrap(), Some(RawStatus::Exited(8)));
+}
+
+#[test]
+fn default_action_can_be_taken_back() {
+    extern "C" fn leave(_: i32) {
+        exit_now(8);
+    }
+    let (_, pidfd) = fork_child(|| {
+        let installed = install_signal_handler(libc::SIGCHLD, leave);
+        let Ok(before) = installed.and_then(|()| default_signal(libc::SIGCHLD)) else { return 1 };
+        // SAFETY: the call touches no memory.
+        unsafe { libc::raise(libc::SIGCHLD) };
+        restore_signal(before);
+        // SAFETY: the call touches no memory.
+        unsafe { libc::raise(libc::SIGCHLD) };
+        2
+    });
+    assert_eq!(wait_pidfd(pidfd.as_fd(), true).unwrap(), Some(RawStatus::Exited(8)));
+}
+
+#[test]
+fn timer_sends_its_signal_once_it_runs() {
+    extern "C" fn leave(_: i32) {
+        exit_now(8);
+    }
+    let (_, pidfd) = fork_child(|| {
+        let timer = SignalTimer::none();
+        let installed = install_signal_handler(libc::SIGUSR2, leave);
+        if installed.and_then(|()| timer.create(libc::SIGUSR2)).is_err() {
+            return 1;
+        }
+        timer.run_every_second();
+        pause_for_ever()
+    });
+    assert_eq!(wait_pidfd(pidfd.as_fd(), true).unwrap(), Some(RawStatus::Exited(8)));
+    // There is none to run.
+    SignalTimer::none().run_every_second();
+}
+
+#[test]
+fn end_is_seen_by_the_number_of_a_pidfd() {
+    let (_, pidfd) = fork_child(pause_for_ever);
+    assert!(!has_ended(pidfd.as_raw_fd()));
+    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+    await_end(&pidfd);
+    assert!(has_ended(pidfd.as_raw_fd()));
+    wait_pidfd(pidfd.as_fd(), true).unwrap();
+    assert!(has_ended(1_000_000), "a descriptor that is not open counts as the end");
 }
 
 #[test]
