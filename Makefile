@@ -41,11 +41,11 @@ COUNT_TESTS := awk '{ print; fflush() } \
 	/^test result:/ { n += $$4; if (file && $$4 + $$6 + $$8 == 0) none = none " " file } \
 	END { if (!n || none) { print "no test ran" (none ? " in" none : ""); exit 1 } print n " tests passed" }'
 
-.PHONY: FORCE help $(GATES) test format msrv bench bench-quick soak clean
+.PHONY: FORCE help $(GATES) test cpython cpython-all format msrv bench bench-quick soak clean
 
 help:
 	@echo "Gates, in the order in which 'make test' runs them: $(GATES)"
-	@echo "Others: test format msrv bench bench-quick soak clean"
+	@echo "Others: test cpython cpython-all format msrv bench bench-quick soak clean"
 
 # The virtual environment, the tools in it, the package in it. Each stamp lies inside, so that
 # removing the folder removes them too.
@@ -116,6 +116,14 @@ loom:
 # Exit status 5, "no tests collected", is a failure like any other.
 test-python: $(PACKAGE)
 	$(PY) -m pytest -m "not soak"
+
+# CPython's own tests of multiprocessing, on the package: tests/cpython/README.md.
+cpython: $(PACKAGE)
+	$(PY) tests/cpython/run.py
+
+# The same for every CPython from 3.11 on that is found, each in a virtual environment of its own.
+cpython-all:
+	$(PYTHON) tests/cpython/every.py
 
 stubs: $(PACKAGE)
 	MYPYPATH=python $(PY) -m mypy.stubtest procession._procession --allowlist tests/stubtest-allow.txt

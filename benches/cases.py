@@ -6,11 +6,16 @@ for both modules in turn.
 """
 
 import importlib
-import json
+import subprocess
 import sys
 import time
 
+# As a program would have it at its head: children that import this file import it as well.
+if any("NumPy" in argument for argument in sys.argv):
+    import numpy as numpy
+
 WORKERS = 2
+GIB = 1 << 30
 
 
 def successor(number):
@@ -102,12 +107,34 @@ def pool_apply(ctx, count):
 
 
 def start_and_join(ctx, count):
+    # The first one starts the fork server, if that is the method.
+    run_child(ctx)
     start = time.perf_counter()
     for _ in range(count):
-        child = ctx.Process(target=do_nothing)
-        child.start()
-        child.join()
+        run_child(ctx)
     return time.perf_counter() - start
+
+
+def run_child(ctx):
+    child = ctx.Process(target=do_nothing)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def start_and_join_when_large(ctx, count):
+    ballast = b"x" * GIB
+    seconds = start_and_join(ctx, count)
+    assert len(ballast) == GIB
+    return seconds
+
+
+def import_package(ctx, count):
+    """The import alone, in fresh interpreters."""
+    package = "procession" if type(ctx).__module__.startswith("procession") else "multiprocessing"
+    code = "from time import perf_counter as now; start = now(); import {}; print(now() - start)"
+    command = [sys.executable, "-c", code.format(package)]
+    return sum(float(subprocess.check_output(command)) for _ in range(count))
 
 
 # For each case: the start method, the function, the number of operations, what one is called, and
@@ -121,10 +148,16 @@ CASES = {
     "queue, 1 MiB": ("fork", queue_of_bytes(1 << 20), 500, "messages", 1 << 20),
     "start and join, fork": ("fork", start_and_join, 200, "processes", 0),
     "start and join, spawn": ("spawn", start_and_join, 20, "processes", 0),
+    "start and join, forkserver": ("forkserver", start_and_join, 200, "processes", 0),
+    "the same, NumPy in main": ("forkserver", start_and_join, 30, "processes", 0),
+    "the same, 1 GiB touched": ("forkserver", start_and_join_when_large, 100, "processes", 0),
+    "import": ("fork", import_package, 20, "imports", 0),
 }
 
 
 def main():
+    import json
+
     module, case, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])
     method, measure, count, _, _ = CASES[case]
     count = max(1, round(count * scale))

@@ -80,7 +80,7 @@ def compare(case, rounds, scale):
 def row(result):
     theirs, ours = (result["medians"][module] for module in MODULES)
     low, high = result["ratio range"]
-    text = f"{result['case']:<24}{theirs:>14,.0f}{ours:>14,.0f}"
+    text = f"{result['case']:<28}{theirs:>14,.0f}{ours:>14,.0f}"
     text += f"{result['ratio']:>8.1f} ({low:.1f} to {high:.1f})"
     if size := result["bytes per operation"]:
         text += f"  {ours * size / 1e9:.2f} GB/s"
@@ -101,7 +101,7 @@ def main():
 
     report = surroundings() | {"rounds": rounds, "scale": scale, "results": []}
     print(f"{report['processor']}, {report['processors']} processors; operations a second")
-    print(f"{'':<24}{'multiprocessing':>14}{'procession':>13}{'ratio':>8}")
+    print(f"{'':<28}{'multiprocessing':>14}{'procession':>13}{'ratio':>8}")
     for case in chosen:
         result = compare(case, rounds, scale)
         report["results"].append(result)

@@ -1,6 +1,7 @@
 """After each module, count what it left: processes, threads, descriptors, names in `/dev/shm`."""
 
 import gc
+import importlib
 import os
 import pathlib
 import threading
@@ -9,6 +10,8 @@ from multiprocessing import resource_tracker
 
 import pytest
 
+from procession import _process
+
 SETTLE = 5.0  # seconds; a joined thread is listed, and a stranger's name there, for a moment more
 ARENA = "/memfd:procession-arena"  # made on first use, and lives as long as the process
 
@@ -16,13 +19,13 @@ ARENA = "/memfd:procession-arena"  # made on first use, and lives as long as the
 def _children():
     """Numbers of this process's children, zombies included."""
     found = set()
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = path.read_text(errors="replace").rpartition(") ")[2].split()
+            stat = pathlib.Path("/proc", pid, "stat").read_text(errors="replace")
         except OSError:  # gone
             continue
-        if int(fields[1]) == os.getpid():
-            found.add(f"child process {path.parent.name}")
+        if int(stat.rpartition(") ")[2].split()[1]) == os.getpid():
+            found.add(f"child process {pid}")
     return found
 
 
@@ -58,8 +61,12 @@ def _what_there_is():
 def _nothing_is_left():
     # The original starts this helper process when it needs it first, and never ends it.
     resource_tracker.ensure_running()
+    # Kept for all children, like the arena.
+    _process.open_nowhere()
     before = _what_there_is()
     yield
+    for package in ("multiprocessing", "procession"):
+        importlib.import_module(f"{package}.forkserver")._forkserver._stop()
     deadline = time.monotonic() + SETTLE
     while True:
         gc.collect()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
-from importlib.machinery import ModuleSpec
+
+# What `importlib.machinery` has, without the cost of importing that.
+from _frozen_importlib import ModuleSpec
 
 from procession import _stdlib
 
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Submodules of the original that have a counterpart here. All others stay the original's.
-_OURS = ("context", "pool", "popen_fork", "popen_spawn_posix", "queues", "spawn")
+_OURS = frozenset(
+    (
+        "context",
+        "forkserver",
+        "pool",
+        "popen_fork",
+        "popen_forkserver",
+        "popen_spawn_posix",
+        "queues",
+        "spawn",
+    )
+)
 
 _installed = threading.Event()
 
@@ -33,28 +45,58 @@ def install() -> None:
     """
     if _installed.is_set():
         return
-    original = _stdlib.multiprocessing.__name__
-    package = importlib.import_module("procession")
-    names = {f"{original}.{name}": importlib.import_module(f"procession.{name}") for name in _OURS}
-    _stdlib.give_away(names | {original: package})
+    package = sys.modules["procession"]
     # Modules of the original that are imported from now on start their processes with this.
-    vars(_stdlib.multiprocessing)["get_context"] = package.get_context
-    sys.meta_path.insert(0, _OriginalModules(original))
+    _stdlib.replace("get_context", _get_context)
+    _stdlib.give_away(package, _OURS)
+    finder: Any = _Submodules
+    sys.meta_path.insert(0, finder)
     _installed.set()
 
 
-class _OriginalModules:
-    """Finds submodules of `package` that only the original has."""
+def _get_context(method: str | None = None) -> Any:
+    from procession.context import _default_context
 
-    def __init__(self, package: str) -> None:
-        self._package = package
+    return _default_context.get_context(method)
 
-    def find_spec(self, name: str, *_where: Any) -> ModuleSpec | None:
+
+def find_original(name: str, submodule: str) -> ModuleSpec | None:
+    """Return how to import the original's `submodule` as `name`, if there may be one."""
+    if submodule in _OURS or _stdlib.is_loading():
+        return None
+    loader: Any = _Loader(submodule)
+    return ModuleSpec(name, loader)
+
+
+class _Submodules:
+    """Finds the submodules of the original, ours and those that only it has."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         package, _, submodule = name.partition(".")
-        if package != self._package or not submodule or _stdlib.is_loading():
+        if package != "multiprocessing" or not submodule or _stdlib.is_loading():
             return None
         loader: Any = _Loader(submodule)
         return ModuleSpec(name, loader)
+
+
+class _WithinOriginals:
+    """Finds submodules of packages that are the original's, such as `procession.dummy`.
+
+    Before all others: their path would be searched too, and the same file loaded once more.
+    """
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        parent, _, _ = name.rpartition(".")
+        package, _, submodule = name.partition(".")
+        # A package that is the original's says so itself.
+        if (
+            package != "procession"
+            or getattr(sys.modules.get(parent), "__name__", parent) == parent
+        ):
+            return None
+        return find_original(name, submodule)
 
 
 class _Loader:
@@ -63,7 +105,11 @@ class _Loader:
 
     def create_module(self, _spec: ModuleSpec) -> ModuleType:
         # Not in `find_spec`: where that has imported the module, it is imported once more.
-        module = _stdlib.load(self._submodule)
+        if self._submodule in _OURS:
+            __import__(f"procession.{self._submodule}")
+            module = sys.modules[f"procession.{self._submodule}"]
+        else:
+            module = _stdlib.load(self._submodule)
         self._spec = module.__spec__
         return module
 
@@ -72,5 +118,4 @@ class _Loader:
         module.__spec__ = self._spec
 
 
-# Behind all others: `procession.util` is the original's, since there is none here.
-sys.meta_path.append(_OriginalModules("procession"))
+sys.meta_path.insert(0, _WithinOriginals)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import traceback
 
-from procession import _stdlib
+from procession import _by_value, _stdlib
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ def describe(error: BaseException) -> tuple[str, bytes]:
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines).encode("utf-8", "backslashreplace").decode()
     try:
-        return text, _dumps(error)
+        return text, _by_value.dumps(error)
     except Exception as reason:
-        return text, _dumps(_encoding_error(reason, error))
+        return text, _by_value.dumps(_encoding_error(reason, error))
 
 
 def describe_unsendable(error: Exception, value: object) -> tuple[str, bytes]:
@@ -40,10 +40,6 @@ def rebuild(text: str, pickled: bytes) -> BaseException:
     raised: BaseException = error
     raised.__cause__ = _pool().RemoteTraceback(f'\n"""\n{text}"""')
     return raised
-
-
-def _dumps(value: object) -> bytes:
-    return bytes(_stdlib.reduction.ForkingPickler.dumps(value))
 
 
 def _encoding_error(error: Exception, value: object) -> Exception:

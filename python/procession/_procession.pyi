@@ -8,15 +8,19 @@ __all__ = [
     "ApplyResult",
     "Boot",
     "Child",
+    "ForkServer",
     "IMapIterator",
     "IMapUnorderedIterator",
     "MapResult",
+    "Parcel",
     "Pool",
-    "PreparedFork",
     "Queue",
     "WorkerBoot",
+    "Zygote",
+    "announce_exit",
     "dumps",
-    "in_use",
+    "fork",
+    "kill_process_tree",
     "loads",
     "own_sentinel",
     "start_program",
@@ -292,33 +296,87 @@ class Child:
         """Send a signal. Does nothing if the process has ended."""
 
 @final
-class PreparedFork:
-    """A fork that is about to happen.
-
-    The caller forks and then calls exactly one of the methods: of the first two in the parent,
-    `in_child` in the child, or `abandon` if nothing was forked.
-    """
-
-    def __new__(cls) -> Self: ...
-    def in_parent(self, pid: int) -> Child:
-        """In the parent: take charge of the child."""
-
-    def in_parent_unwatched(self) -> None:
-        """In the parent: leave the child to others."""
-
-    def in_child(self, daemon: bool) -> None:
-        """In the child: become the process that was prepared for."""
-
-    def abandon(self) -> None:
-        """Nothing was forked."""
-
-@final
 class Boot:
     """What a fresh interpreter was given by the process that started it."""
 
     @property
     def payload(self) -> bytes:
         """What `dump` returned in the parent. Shared objects in it live while this object does."""
+
+    @property
+    def is_fork_server(self) -> bool:
+        """Whether this interpreter is to be a fork server."""
+
+@final
+class Parcel:
+    """Bytes for a child, with the shared objects that they name kept alive.
+
+    Args:
+        dump: Makes the bytes; shared objects may be pickled in it.
+    """
+
+    def __new__(cls, dump: Callable[[], Buffer]) -> Self: ...
+
+@final
+class ForkServer:
+    """A process that children are copies of.
+
+    It ends with the process that made it; or, when this object is gone, after its children.
+
+    Args:
+        program: Path of the executable, which must call `take_boot` and make a `Zygote` of that.
+        args: The whole command line, the program's name included.
+        payload: What it finds in `Boot.payload`.
+    """
+
+    def __new__(cls, program: str, args: list[str], payload: Buffer) -> Self: ...
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    def is_alive(self) -> bool:
+        """Say whether it can be asked for children.
+
+        It cannot after its end, nor in a forked copy of the process that made it.
+        """
+
+    def spawn(self, parcel: Parcel, descriptors: list[int], daemon: bool) -> Child:
+        """Ask for a child and block until it is there.
+
+        Args:
+            parcel: What the child finds in `Boot.payload`.
+            descriptors: Descriptors that the child gets copies of, at most 250.
+            daemon: Whether the child ends when this process ends, however that ends.
+
+        Raises:
+            ConnectionResetError: The fork server has ended. Start another, with the same parcel.
+            RuntimeError: It could not fork; the text says why.
+            ValueError: These are too many descriptors.
+        """
+
+    def stop(self) -> None:
+        """Kill it, and wait until it has ended. Children that are not daemonic go on."""
+
+@final
+class Zygote:
+    """The fork server itself, made of what its process was started with."""
+
+    def __new__(cls, boot: Boot) -> Self: ...
+    def serve(self) -> tuple[Boot, list[int]] | None:
+        """Fork children for the client until it is gone, and return None then.
+
+        In a child: return what it was given, and its descriptors.
+        """
+
+def fork(daemon: bool) -> Child | None:
+    """Fork, by way of `os.fork`, and return the child; in the child itself, None.
+
+    Args:
+        daemon: Whether the child ends when this process ends, however that ends.
+    """
+
+def announce_exit(code: int) -> None:
+    """Say with which code this process is about to exit, in case its fork server cannot tell."""
 
 def start_program(
     program: str, args: list[str], dump: Callable[[], Buffer], inherit: list[int], daemon: bool
@@ -339,8 +397,25 @@ def take_boot() -> Boot | None:
 def own_sentinel() -> int:
     """Return a descriptor that becomes readable when the calling process has ended."""
 
-def in_use() -> bool:
-    """Say whether this process has any shared object or child, so that a fork must be prepared."""
+def kill_process_tree(pid: int, including_parent: bool = True) -> list[int]:
+    """Kill a process and everything below it, and return the ids of those that were killed.
+
+    All are stopped before the first is killed, so none gets away by starting others meanwhile.
+    They have ended when this returns, except those in a system call that cannot be interrupted,
+    which get five seconds. A process whose parent had ended before is not below it any more.
+
+    Args:
+        pid: The process. With the id of the calling process and `including_parent` false, all
+            that it has started is ended.
+        including_parent: Whether the process itself is killed too. If that is the calling
+            process it comes last, and nothing is returned.
+
+    Raises:
+        ProcessLookupError: There is no such process, or it has ended.
+        PermissionError: A process belongs to another user. All others have been killed.
+        OSError: No descriptor was left. What was found has been killed as far as possible.
+        ValueError: It is negative, 0, 1, or an ancestor of the calling process.
+    """
 
 def dumps(obj: object) -> bytes:
     """Pickle an object as a queue or a pool does."""

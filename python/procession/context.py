@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import ChainMap
 
-from procession import _stdlib
-from procession._missing import MissingFromContext, refuse
+from procession import _process, _stdlib
+from procession._process import ForkProcess, ForkServerProcess, Process, SpawnProcess
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, ClassVar, NoReturn
+    from typing import Any, ClassVar
 
     from procession.pool import Pool
     from procession.queues import Queue
@@ -24,6 +24,8 @@ __all__ = [
     "DefaultContext",
     "ForkContext",
     "ForkProcess",
+    "ForkServerContext",
+    "ForkServerProcess",
     "Process",
     "ProcessError",
     "SpawnContext",
@@ -35,67 +37,31 @@ __all__ = [
     "set_spawning_popen",
 ]
 
-ProcessError = _stdlib.context.ProcessError
-BufferTooShort = _stdlib.context.BufferTooShort
-TimeoutError = _stdlib.context.TimeoutError
-AuthenticationError = _stdlib.context.AuthenticationError
+_original: Any = _stdlib.load("context")
 
-assert_spawning = _stdlib.context.assert_spawning
-get_spawning_popen = _stdlib.context.get_spawning_popen
-set_spawning_popen = _stdlib.context.set_spawning_popen
-reduction = _stdlib.reduction
+ProcessError = _original.ProcessError
+BufferTooShort = _original.BufferTooShort
+TimeoutError = _original.TimeoutError
+AuthenticationError = _original.AuthenticationError
 
-
-class Process(_stdlib.process.BaseProcess):
-    """Activity that is run in a process of its own, by the default start method."""
-
-    _start_method: str | None = None
-
-    @staticmethod
-    def _Popen(process_obj: _stdlib.process.BaseProcess) -> Any:
-        return _default_context.get_context().Process._Popen(process_obj)
+assert_spawning = _original.assert_spawning
+get_spawning_popen = _original.get_spawning_popen
+set_spawning_popen = _original.set_spawning_popen
+reduction = _original.reduction
 
 
-class ForkProcess(_stdlib.process.BaseProcess):
-    """Activity that is run in a copy of this process."""
-
-    _start_method = "fork"
-
-    @staticmethod
-    def _Popen(process_obj: _stdlib.process.BaseProcess) -> Any:
-        from procession.popen_fork import Popen
-
-        return Popen(process_obj)
-
-
-class SpawnProcess(_stdlib.process.BaseProcess):
-    """Activity that is run in a fresh interpreter."""
-
-    _start_method = "spawn"
-
-    @staticmethod
-    def _Popen(process_obj: _stdlib.process.BaseProcess) -> Any:
-        from procession.popen_spawn_posix import Popen
-
-        return Popen(process_obj)
-
-    @staticmethod
-    def _after_fork() -> None:
-        """Do nothing: there is no copy of the parent's state."""
-
-
-class BaseContext(MissingFromContext, _stdlib.context.BaseContext):
+class BaseContext(_original.BaseContext):  # type: ignore[misc]
     """What all contexts have in common."""
 
     Process: ClassVar[type[Any]] = Process
 
-    def Queue(self, maxsize: int = 0) -> Queue[Any]:  # type: ignore[override]
+    def Queue(self, maxsize: int = 0) -> Queue[Any]:
         """Return a queue that any process of the tree can use."""
         from procession.queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
 
-    def Pool(  # type: ignore[override]
+    def Pool(
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -123,6 +89,18 @@ class BaseContext(MissingFromContext, _stdlib.context.BaseContext):
 
             freeze_support()
 
+    def set_executable(self, executable: Any) -> None:
+        """Let children that are fresh interpreters run this program."""
+        from procession.spawn import set_executable
+
+        set_executable(executable)
+
+    def set_forkserver_preload(self, module_names: list[str]) -> None:
+        """Let the process that forkserver children are copies of import these modules first."""
+        from procession.forkserver import set_forkserver_preload
+
+        set_forkserver_preload(module_names)
+
     def get_context(self, method: str | None = None) -> Any:
         """Return this context, or the one for a start method."""
         if method is None:
@@ -135,14 +113,48 @@ class BaseContext(MissingFromContext, _stdlib.context.BaseContext):
         return context
 
 
-class DefaultContext(_stdlib.context.DefaultContext, BaseContext):
+class DefaultContext(_original.DefaultContext, BaseContext):  # type: ignore[misc]
     """The context whose start method can be set, once."""
 
     Process: ClassVar[type[Any]] = Process
 
+    def __init__(self) -> None:
+        """Leave the start method open: it is kept where a process finds it without contexts."""
+
+    def get_context(self, method: str | None = None) -> Any:
+        """Return the context for a start method; without one, for the one that is in use."""
+        return BaseContext.get_context(
+            self, _process.pin_start_method() if method is None else method
+        )
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Choose the start method for all that is not made from another context."""
+        if _process.start_method() is not None and not force:
+            raise RuntimeError("context has already been set")
+        if method is None and force:
+            _process.choose_start_method(None)
+        else:
+            _process.choose_start_method(self.get_context(method)._name)
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:
+        """Return the start method that is in use."""
+        return _process.start_method() if allow_none else _process.pin_start_method()
+
     def get_all_start_methods(self) -> list[str]:
         """Return the start methods that there are, the default first."""
-        return ["fork", "spawn"]
+        methods = ["fork", "spawn", "forkserver"]
+        methods.sort(key=lambda method: method != _process.DEFAULT_START_METHOD)
+        return methods
+
+    @property
+    def _actual_context(self) -> Any:
+        """The context in use, under the name that the original has for it."""
+        method = _process.start_method()
+        return None if method is None else _concrete_contexts[method]
+
+    @_actual_context.setter
+    def _actual_context(self, context: Any) -> None:
+        _process.choose_start_method(None if context is None else context._name)
 
 
 class ForkContext(BaseContext):
@@ -159,21 +171,21 @@ class SpawnContext(BaseContext):
     Process: ClassVar[type[Any]] = SpawnProcess
 
 
-class _ForkServerContext(BaseContext):
-    _name = "forkserver"
+class ForkServerContext(BaseContext):
+    """Children are copies of a process that has been kept small for that."""
 
-    def _check_available(self) -> NoReturn:
-        refuse("the start method forkserver")
+    _name = "forkserver"
+    Process: ClassVar[type[Any]] = ForkServerProcess
 
 
 # Contexts that other packages registered with the original are found here too.
 _concrete_contexts: ChainMap[str, Any] = ChainMap(
-    {"fork": ForkContext(), "spawn": SpawnContext(), "forkserver": _ForkServerContext()},
-    vars(_stdlib.context)["_concrete_contexts"],
+    {"fork": ForkContext(), "spawn": SpawnContext(), "forkserver": ForkServerContext()},
+    _original._concrete_contexts,
 )
-_default_context = DefaultContext(_concrete_contexts["fork"])
+_default_context = DefaultContext()
 
 
 def _force_start_method(method: str) -> None:
     """Make `method` the default in this process, which was started by it."""
-    _default_context.set_start_method(method, force=True)
+    _process.choose_start_method(method)

@@ -1,11 +1,11 @@
 """Exceptions: those of the original, and what has no counterpart there."""
 
-from procession import _stdlib
+from procession import context
 
 __all__ = ["BrokenPoolError", "ProcessError", "TimeoutError", "WorkerDiedError"]
 
-ProcessError = _stdlib.context.ProcessError
-TimeoutError = _stdlib.context.TimeoutError
+ProcessError = context.ProcessError
+TimeoutError = context.TimeoutError
 
 
 class WorkerDiedError(ProcessError):

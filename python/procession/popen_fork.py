@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
-from procession import _forks, _stdlib, context
-from procession._procession import Child, own_sentinel
+from procession import _process
+from procession._procession import Child, fork, own_sentinel
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 __all__ = ["Popen"]
-
-_util = _stdlib.load("util")
 
 
 class Popen:
@@ -24,7 +22,9 @@ class Popen:
     _child: Child
 
     def __init__(self, process_obj: Any) -> None:
-        _util._flush_std_streams()
+        _process.load_util()
+        _process.open_nowhere()
+        _process.flush()
         self.returncode: int | None = None
         self._launch(process_obj)
         self.pid = self._child.pid
@@ -44,6 +44,10 @@ class Popen:
             self.returncode = self._child.poll() if timeout == 0 else self._child.wait(timeout)
         return self.returncode
 
+    def interrupt(self) -> None:
+        """Send the child what Ctrl-C sends."""
+        self._child.send_signal(signal.SIGINT)
+
     def terminate(self) -> None:
         """Ask the child to end."""
         self._child.send_signal(signal.SIGTERM)
@@ -59,21 +63,9 @@ class Popen:
     def _launch(self, process_obj: Any) -> None:
         parent_sentinel = own_sentinel()
         try:
-            child = _forks.fork(bool(process_obj.daemon))
+            child = fork(bool(process_obj.daemon))
             if child is None:
-                _run(process_obj, parent_sentinel)
-            else:
-                self._child = child
+                _process.run_and_exit(lambda: (process_obj, parent_sentinel))
+            self._child = child
         finally:
             os.close(parent_sentinel)
-
-
-def _run(process_obj: Any, parent_sentinel: int) -> NoReturn:
-    code = 1
-    try:
-        if process_obj._start_method is not None:
-            context._force_start_method(process_obj._start_method)
-        code = process_obj._bootstrap(parent_sentinel=parent_sentinel)
-    finally:
-        # Not into the code of the parent.
-        os._exit(code)

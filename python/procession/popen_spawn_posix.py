@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import os
 
-from procession import popen_fork, spawn
+from procession import _by_value, _stdlib, popen_fork, spawn
 from procession._procession import own_sentinel, start_program
-from procession.context import reduction, set_spawning_popen
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -15,22 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Popen"]
 
-
-class _DupFd:
-    """A descriptor that the child has under the same number."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def detach(self) -> int:
-        return self.fd
+_context = _stdlib.load("context")
 
 
 class Popen(popen_fork.Popen):
     """A child process, for the process object that stands for it."""
 
     method = "spawn"
-    DupFd = _DupFd
+    DupFd: Any = spawn.DupFd
 
     def __init__(self, process_obj: Any) -> None:
         self._fds: list[int] = []
@@ -45,26 +36,37 @@ class Popen(popen_fork.Popen):
         preparation = spawn.get_preparation_data(process_obj._name)
         parent_sentinel = own_sentinel()
         try:
-            preparation["procession_parent_sentinel"] = self.duplicate_for_child(parent_sentinel)
-            tracker = spawn.running_tracker()
-            if tracker is not None:
-                preparation["procession_tracker"] = self.duplicate_for_child(tracker)
-            self._child = start_program(
-                os.fsdecode(spawn.get_executable()),
-                [os.fsdecode(argument) for argument in spawn.get_command_line()],
-                lambda: self._dump(preparation, process_obj),
-                self._fds,
+            self._child = self._start(
+                lambda: self._dump(preparation, process_obj, parent_sentinel),
                 bool(process_obj.daemon),
             )
         finally:
             os.close(parent_sentinel)
 
-    def _dump(self, preparation: dict[str, Any], process_obj: Any) -> memoryview:
+    def _start(self, dump: Any, daemon: bool) -> Any:
+        return start_program(
+            os.fsdecode(spawn.get_executable()),
+            [os.fsdecode(argument) for argument in spawn.get_command_line()],
+            dump,
+            self._fds,
+            daemon,
+        )
+
+    def _dump(
+        self, preparation: dict[str, Any], process_obj: Any, parent_sentinel: int
+    ) -> memoryview:
+        preparation["procession_parent_sentinel"] = self._for_child(parent_sentinel)
+        tracker = spawn.running_tracker()
+        if tracker is not None:
+            preparation["procession_tracker"] = self._for_child(tracker)
         payload = io.BytesIO()
-        set_spawning_popen(self)  # type: ignore[arg-type]
+        _context.set_spawning_popen(self)
         try:
-            reduction.dump(preparation, payload)
-            reduction.dump(process_obj, payload)
+            _by_value.dump(preparation, payload)
+            _by_value.dump(process_obj, payload)
         finally:
-            set_spawning_popen(None)
+            _context.set_spawning_popen(None)
         return payload.getbuffer()
+
+    def _for_child(self, fd: int) -> Any:
+        return self.DupFd(self.duplicate_for_child(fd))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-import pickle
+import os
 import sys
+from _pickle import load  # `pickle` has the same, and takes long to import
 
-from procession import _alias, _stdlib, context
+from procession import _process, _stdlib
 from procession._procession import Boot, take_boot
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any, NoReturn
 
 __all__ = [
@@ -25,28 +27,58 @@ __all__ = [
     "spawn_main",
 ]
 
-_original = _stdlib.load("spawn")
-_util = _stdlib.load("util")
+# Where this package lies.
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-get_executable = _original.get_executable
-import_main_path = _original.import_main_path
-is_forking = _original.is_forking
-set_executable = _original.set_executable
+# Modules that were `__main__` before the parent's main module took their place.
+old_main_modules: list[ModuleType] = []
 
 
-def get_command_line() -> list[str | bytes]:
+class DupFd:
+    """A descriptor that the child has under the same number."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def detach(self) -> int:
+        return self.fd
+
+
+def set_executable(path: str | bytes | os.PathLike[Any]) -> None:
+    """Let children that are fresh interpreters run this program."""
+    _stdlib.load("spawn").set_executable(path)
+
+
+def get_executable() -> str | bytes:
+    """Return the program that children run."""
+    executable: str | bytes = _stdlib.load("spawn").get_executable()
+    return executable
+
+
+def is_forking(argv: list[str]) -> bool:
+    """Say whether a command line is that of a child."""
+    return len(argv) >= 2 and argv[1] == "--multiprocessing-fork"
+
+
+def get_command_line(program: str = "from procession.spawn import spawn_main; spawn_main()") -> Any:
     """Return the command line of a child."""
     if getattr(sys, "frozen", False):
         return [sys.executable, "--multiprocessing-fork"]
-    program = "from procession.spawn import spawn_main; spawn_main()"
-    flags = _util._args_from_interpreter_flags()
-    return [get_executable(), *flags, "-c", program, "--multiprocessing-fork"]
+    flags = _process.load_util()._args_from_interpreter_flags()
+    # The child's own path may lack it, if the parent's was changed or by flags such as `-I`.
+    path = f"import sys; sys.path.append({_FOLDER!r}); "
+    return [get_executable(), *flags, "-c", path + program, "--multiprocessing-fork"]
 
 
 def get_preparation_data(name: str) -> dict[str, Any]:
     """Return what the child needs before it can unpickle its process object."""
-    data: dict[str, Any] = _original.get_preparation_data(name)
-    data["start_method"] = context._default_context.get_start_method()
+    from procession import _alias, _by_value
+
+    data: dict[str, Any] = _stdlib.load("spawn").get_preparation_data(name)
+    if not _by_value.main_comes_along():
+        # A script from the standard input has a path too, but there is nothing.
+        data.pop("init_main_from_path", None)
+    data["start_method"] = _process.start_method()
     data["procession_installed"] = _alias.installed()
     return data
 
@@ -57,8 +89,9 @@ def running_tracker() -> int | None:
     A child without it would start a tracker of its own, which would clean up after the child
     what is still in use elsewhere.
     """
-    fd: int | None = _stdlib.load("resource_tracker")._resource_tracker._fd
-    return fd
+    tracker: Any = _stdlib.loaded("resource_tracker")
+    descriptor: int | None = None if tracker is None else tracker._resource_tracker._fd
+    return descriptor
 
 
 def freeze_support() -> None:
@@ -73,30 +106,134 @@ def spawn_main() -> NoReturn:
     boot = take_boot()
     if boot is None:
         sys.exit("this program is started by procession for a child process, and not by hand")
-    sys.exit(_run(boot))
+    if boot.is_fork_server:
+        from procession.forkserver import serve
+
+        serve(boot)
+    process_obj, parent_sentinel = load_process(boot)
+    # What it held has been taken hold of.
+    del boot
+    sys.exit(process_obj._bootstrap(parent_sentinel))
 
 
-def prepare(data: dict[str, Any]) -> None:
-    """Make this process ready to unpickle its process object."""
-    if data.get("procession_installed"):
-        _alias.install()
-    if "procession_tracker" in data:
-        _stdlib.load("resource_tracker")._resource_tracker._fd = data["procession_tracker"]
-    context._default_context.set_start_method(data["start_method"], force=True)
-    _original.prepare(data)
-
-
-def _run(boot: Boot) -> int:
+def load_process(boot: Boot) -> tuple[Any, int]:
+    """Make this process ready, and return the object that it is to be and the parent's sentinel."""
     payload = io.BytesIO(boot.payload)
     current: Any = _stdlib.process.current_process()
     current._inheriting = True
     try:
-        preparation = pickle.load(payload)
+        preparation = load(payload)
         prepare(preparation)
-        process_obj = pickle.load(payload)
+        return load(payload), preparation["procession_parent_sentinel"].detach()
     finally:
         del current._inheriting
-    # What it held has been taken hold of.
-    del boot
-    exitcode: int = process_obj._bootstrap(preparation["procession_parent_sentinel"])
-    return exitcode
+
+
+def prepare(data: dict[str, Any]) -> None:
+    """Make this process ready to unpickle its process object."""
+    process: Any = _stdlib.process
+    if data.get("procession_installed"):
+        from procession import _alias
+
+        _alias.install()
+    if "procession_tracker" in data:
+        tracker: Any = _stdlib.load("resource_tracker")
+        tracker._resource_tracker._fd = data["procession_tracker"].detach()
+    current = process.current_process()
+    if "name" in data:
+        current.name = data["name"]
+    if "authkey" in data:
+        current.authkey = data["authkey"]
+    if data.get("log_to_stderr"):
+        _process.load_util().log_to_stderr()
+    if "log_level" in data:
+        _process.load_util().get_logger().setLevel(data["log_level"])
+    if "sys_path" in data:
+        sys.path = data["sys_path"]
+    if "sys_argv" in data:
+        sys.argv = data["sys_argv"]
+    if "dir" in data:
+        os.chdir(data["dir"])
+    if "orig_dir" in data:
+        process.ORIGINAL_DIR = data["orig_dir"]
+    if "start_method" in data:
+        _process.choose_start_method(data["start_method"])
+    import_main(data.get("init_main_from_name"), data.get("init_main_from_path"))
+
+
+def import_main(name: str | None, path: str | None) -> None:
+    """Import the parent's main module, by its name or else from its file."""
+    process: Any = _stdlib.process.current_process()
+    inheriting = getattr(process, "_inheriting", None)
+    process._inheriting = True
+    try:
+        if name is not None:
+            _import_main_by_name(name)
+        elif path is not None:
+            import_main_path(path)
+    finally:
+        if inheriting is None:
+            del process._inheriting
+
+
+def import_main_path(main_path: str) -> None:
+    """Import the file `main_path`, the parent's main module, unless it is there already."""
+    stem = os.path.splitext(os.path.basename(main_path))[0]
+    # The script that starts IPython is without a guard, and has nothing that could be needed.
+    if stem == "ipython" or getattr(sys.modules["__main__"], "__file__", None) == main_path:
+        return
+    if os.path.isfile(main_path) and not _is_archive(main_path):
+        _take_main(_run_script(main_path))
+    else:
+        from runpy import run_path
+
+        _take_main(_module(run_path(main_path, run_name="__mp_main__")))
+
+
+def _import_main_by_name(name: str) -> None:
+    # A package's `__main__` is code that runs, without a guard.
+    if name == "__main__" or name.endswith(".__main__"):
+        return
+    if getattr(sys.modules["__main__"].__spec__, "name", None) == name:
+        return
+    from runpy import run_module
+
+    _take_main(_module(run_module(name, run_name="__mp_main__", alter_sys=True)))
+
+
+def _is_archive(path: str) -> bool:
+    """Say whether the file is a program in an archive, or compiled, and not a text."""
+    with io.open_code(path) as file:
+        start = file.read(4)
+    return start.startswith(b"PK") or path.endswith(".pyc")
+
+
+def _run_script(path: str) -> ModuleType:
+    """Return what the text at `path` makes of an empty module."""
+    main = _module(
+        {"__name__": "__mp_main__", "__file__": path, "__cached__": None, "__package__": ""}
+    )
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    # Found under its name while it runs, as a module is: a class that is defined there may ask.
+    before = sys.modules.get("__mp_main__")
+    sys.modules["__mp_main__"] = main
+    try:
+        exec(code, vars(main))
+    finally:
+        if before is None:
+            del sys.modules["__mp_main__"]
+        else:
+            sys.modules["__mp_main__"] = before
+    return main
+
+
+def _module(attributes: dict[str, Any]) -> ModuleType:
+    module = type(sys)("__mp_main__")
+    vars(module).update(attributes)
+    return module
+
+
+def _take_main(main: ModuleType) -> None:
+    old_main_modules.append(sys.modules["__main__"])
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main

@@ -10,6 +10,6 @@ def mp(request):
     return importlib.import_module(request.param)
 
 
-@pytest.fixture(params=["fork", "spawn"])
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
 def ctx(mp, request):
     return mp.get_context(request.param)

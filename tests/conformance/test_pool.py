@@ -44,7 +44,7 @@ def own_pid(_):
 
 def facts(ctx):
     me = ctx.current_process()
-    return me.name, me.daemon, os.getppid()
+    return me.name, me.daemon, ctx.parent_process().pid
 
 
 def make_lock(_):

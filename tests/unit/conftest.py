@@ -7,7 +7,7 @@ import pytest
 import procession
 
 
-@pytest.fixture(params=["fork", "spawn"])
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
 def ctx(request):
     return procession.get_context(request.param)
 

@@ -31,7 +31,7 @@ def send_modules(target):
 
 if __name__ == "__main__":
     print(modules(), sys.argv[1:])
-    for method in ("fork", "spawn"):
+    for method in ("fork", "spawn", "forkserver"):
         ctx = get_context(method)
         replies = ctx.Queue()
         child = ctx.Process(target=send_modules, args=(replies,))
@@ -43,7 +43,7 @@ if __name__ == "__main__":
 """
 EXPECTED = [
     "procession",
-    "procession.context",
+    "procession._process",
     "procession.pool",
     "procession.queues",
     "multiprocessing.util",

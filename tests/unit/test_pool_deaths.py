@@ -164,7 +164,7 @@ def kill_workers_while_mapping(pool, count, seconds, interval):
 
 
 # A spawned worker must have the time to start, or the pool is right to take it for broken.
-INTERVAL = {"fork": 0.02, "spawn": 0.3}
+INTERVAL = {"fork": 0.02, "spawn": 0.3, "forkserver": 0.05}
 
 
 def test_map_is_complete_while_workers_are_killed(ctx, make_pool):

@@ -46,7 +46,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("end", ["wait", "return"])
 def test_daemon_dies_with_its_parent(tmp_path, method, end):
     script = tmp_path / "script.py"

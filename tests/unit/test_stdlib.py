@@ -12,10 +12,11 @@ import procession
 LIMIT = 60.0  # seconds; only a deadlock takes this long
 
 UNDER_THE_ALIAS = """
+import importlib
 import sys
 import procession
 if __name__ == "__main__":
-    assert sys.modules["multiprocessing"] is not procession
+    assert sys.modules.get("multiprocessing") is not procession
 from multiprocessing import context as original_context, process as original_process
 
 procession.install()
@@ -40,13 +41,13 @@ def main():
         assert module.__spec__.name == module.__name__, module
         assert module.__name__.startswith("multiprocessing."), module
     assert multiprocessing.managers.process is original_process
-    assert multiprocessing.managers.get_context is procession.get_context
+    assert multiprocessing.managers.get_context("fork") is procession.get_context("fork")
     assert ThreadPool.__module__ == MaybeEncodingError.__module__ == "multiprocessing.pool"
     assert multiprocessing.process is original_process
     assert multiprocessing.queues is procession.queues
     assert multiprocessing.util is procession.util
     assert multiprocessing.TimeoutError is original_context.TimeoutError
-    for method in ("fork", "spawn"):
+    for method in ("fork", "spawn", "forkserver"):
         with Numbers(ctx=multiprocessing.get_context(method)) as numbers:
             proxy = numbers.list([3, 1])
             proxy.sort()
@@ -54,7 +55,7 @@ def main():
     with Numbers() as numbers:
         assert str(numbers.list()) == "[]"
     assert sys.modules["multiprocessing"] is procession
-    assert sys.modules["multiprocessing.context"] is procession.context
+    assert importlib.import_module("multiprocessing.context") is procession.context
     try:
         from multiprocessing import no_such_module
     except ImportError as error:

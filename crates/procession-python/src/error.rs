@@ -10,9 +10,11 @@ use std::io;
 use procession::WaitError;
 use procession::channel::{GetError, PutError};
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
-use procession::process::{BootError, SpawnError};
+use procession::process::{BootError, SpawnError, TreeError};
 use procession::shm::ArenaError;
-use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{
+    PyConnectionResetError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError,
+};
 use pyo3::prelude::*;
 
 use crate::wait::Interruption;
@@ -89,7 +91,12 @@ impl From<SpawnError> for EngineError {
         match error {
             SpawnError::Arena(source) => source.into(),
             SpawnError::Os { ref source, .. } => Self(os_error(&error, source)),
-            SpawnError::ZeroByte { .. } => Self(PyValueError::new_err(error.to_string())),
+            SpawnError::ForkServerDied { .. } => {
+                Self(PyConnectionResetError::new_err(text_of(&error)))
+            }
+            SpawnError::TooManyDescriptors { .. } | SpawnError::ZeroByte { .. } => {
+                Self(PyValueError::new_err(error.to_string()))
+            }
             _ => Self(PyRuntimeError::new_err(text_of(&error))),
         }
     }
@@ -102,6 +109,16 @@ impl From<BootError> for EngineError {
             BootError::Os { ref source, .. } => Self(os_error(&error, source)),
             _ => Self(PyRuntimeError::new_err(text_of(&error))),
         }
+    }
+}
+
+impl From<TreeError> for EngineError {
+    fn from(error: TreeError) -> Self {
+        Self(match error.errno() {
+            // The number makes it a ProcessLookupError or a PermissionError.
+            Some(errno) => PyOSError::new_err((errno, text_of(&error))),
+            None => PyValueError::new_err(text_of(&error)),
+        })
     }
 }
 

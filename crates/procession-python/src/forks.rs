@@ -1,58 +1,99 @@
-//! Forks that the interpreter makes.
+//! Forks: those that start a child of ours, and those that the program makes by itself.
+//!
+//! Either way the interpreter's own `os.fork` is called, which runs the hooks registered here on
+//! its way. They are native functions because a child copies each page of memory that it writes
+//! to, and running Python code writes.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 
 use procession::process::PreparedFork;
 use procession::shm::Arena;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::{EngineError, EngineResult};
 use crate::process::PyChild;
 
-/// A fork that is about to happen.
-#[pyclass(name = "PreparedFork", module = "procession._procession", frozen)]
-pub(crate) struct PyPreparedFork(Mutex<Option<PreparedFork>>);
-
-impl PyPreparedFork {
-    fn take(&self) -> PyResult<PreparedFork> {
-        let mut prepared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        prepared.take().ok_or_else(|| PyRuntimeError::new_err("this fork is over"))
-    }
+/// The fork that a thread is about to make.
+struct Pending {
+    prepared: PreparedFork,
+    daemon: bool,
+    /// Whether the caller takes charge of the child.
+    watched: bool,
 }
 
-#[pymethods]
-impl PyPreparedFork {
-    #[new]
-    fn py_new(py: Python<'_>) -> EngineResult<Self> {
-        let prepared = py.detach(PreparedFork::prepare)?;
-        Ok(Self(Mutex::new(Some(prepared))))
-    }
-
-    /// In the parent: take charge of the child.
-    fn in_parent(&self, py: Python<'_>, pid: u32) -> EngineResult<PyChild> {
-        let prepared = self.take()?;
-        py.detach(|| prepared.in_parent(pid)).map(PyChild).map_err(EngineError::from)
-    }
-
-    /// In the parent: leave the child to others.
-    fn in_parent_unwatched(&self) -> PyResult<()> {
-        self.take().map(PreparedFork::in_parent_unwatched)
-    }
-
-    /// In the child: become the process that was prepared for.
-    fn in_child(&self, daemon: bool) -> EngineResult<()> {
-        self.take()?.in_child(daemon).map_err(EngineError::from)
-    }
-
-    /// Nothing was forked.
-    fn abandon(&self) -> PyResult<()> {
-        self.take().map(PreparedFork::abandon)
-    }
+thread_local! {
+    static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
 }
 
-/// Say whether this process has any shared object or child, so that a fork must be prepared.
+/// Fork, and return the child; in the child itself, None.
 #[pyfunction]
-pub(crate) fn in_use() -> bool {
-    Arena::exists()
+pub(crate) fn fork(py: Python<'_>, daemon: bool) -> EngineResult<Option<PyChild>> {
+    let prepared = PreparedFork::prepare()?;
+    match fork_into(py, prepared, daemon)? {
+        Some((prepared, pid)) => Ok(Some(PyChild(prepared.in_parent(pid)?))),
+        None => Ok(None),
+    }
+}
+
+/// Forks. Returns what was prepared and the child's process id; in the child itself `None`.
+pub(crate) fn fork_into(
+    py: Python<'_>,
+    prepared: PreparedFork,
+    daemon: bool,
+) -> PyResult<Option<(PreparedFork, u32)>> {
+    PENDING.set(Some(Pending { prepared, daemon, watched: true }));
+    let pid = py.import(intern!(py, "os"))?.call_method0(intern!(py, "fork"));
+    // Dropping it, if there is an error, gives the child's place back.
+    let pending = PENDING.take();
+    let pid: u32 = pid?.extract()?;
+    Ok(pending.map(|pending| (pending.prepared, pid)))
+}
+
+/// Prepare a fork that the program makes by itself.
+#[pyfunction]
+fn before_fork() -> EngineResult<()> {
+    let expected = PENDING.with_borrow(Option::is_some);
+    // Where there is no shared object and no child, there is nothing to prepare.
+    if !expected && Arena::exists() {
+        let prepared = PreparedFork::prepare()?;
+        PENDING.set(Some(Pending { prepared, daemon: false, watched: false }));
+    }
+    Ok(())
+}
+
+/// Leave the child of a fork that the program made by itself to the program.
+#[pyfunction]
+fn after_fork_in_parent() {
+    let pending = PENDING.with_borrow_mut(|pending| pending.take_if(|fork| !fork.watched));
+    if let Some(fork) = pending {
+        fork.prepared.in_parent_unwatched();
+    }
+}
+
+/// Become the process that was prepared for.
+#[pyfunction]
+fn after_fork_in_child(py: Python<'_>) -> EngineResult<()> {
+    let Some(fork) = PENDING.take() else { return Ok(()) };
+    match fork.prepared.in_child(fork.daemon) {
+        // The parent has died, and what this child was started for with it.
+        Err(_) if fork.watched => leave(py),
+        result => result.map_err(EngineError::from),
+    }
+}
+
+/// Ends a child that must not return into the code of its parent.
+fn leave(py: Python<'_>) -> EngineResult<()> {
+    py.import("os")?.call_method1("_exit", (1,)).map(drop).map_err(EngineError::from)
+}
+
+/// Has the interpreter call the hooks above around each fork.
+pub(crate) fn watch_forks(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let hooks = PyDict::new(py);
+    hooks.set_item("before", wrap_pyfunction!(before_fork, module)?)?;
+    hooks.set_item("after_in_parent", wrap_pyfunction!(after_fork_in_parent, module)?)?;
+    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork_in_child, module)?)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&hooks)).map(drop)
 }

@@ -11,6 +11,7 @@
 mod codec;
 mod error;
 mod failure;
+mod fork_server;
 mod forks;
 mod generic;
 mod iterate;
@@ -20,6 +21,7 @@ mod pool;
 mod process;
 mod queue;
 mod result;
+mod tree;
 mod wait;
 mod worker;
 
@@ -28,8 +30,12 @@ use pyo3::pymodule;
 /// The engine of `procession`, for the modules of the package.
 #[pymodule(gil_used = true)]
 mod _procession {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
-    use crate::forks::{PyPreparedFork, in_use};
+    use crate::fork_server::{PyForkServer, PyParcel, PyZygote, announce_exit};
+    #[pymodule_export]
+    use crate::forks::fork;
     #[pymodule_export]
     use crate::iterate::{PyIMapIterator, PyIMapUnorderedIterator};
     #[pymodule_export]
@@ -43,5 +49,12 @@ mod _procession {
     #[pymodule_export]
     use crate::result::{PyApplyResult, PyMapResult};
     #[pymodule_export]
+    use crate::tree::kill_process_tree;
+    #[pymodule_export]
     use crate::worker::PyWorkerBoot;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::forks::watch_forks(module)
+    }
 }

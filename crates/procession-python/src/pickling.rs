@@ -1,10 +1,12 @@
 //! Python objects to bytes and back.
 //!
 //! Plain values go through the [codec](crate::codec); all else through the standard library's
-//! `ForkingPickler`, with every reducer that was registered there.
+//! `ForkingPickler`, with every reducer that was registered there. What that refuses goes by value
+//! where it can: `_by_value.py` sees to that.
 
 use std::cell::Cell;
 
+use memchr::memmem;
 use procession::shm::{self, Pins};
 use pyo3::buffer::PyBuffer;
 use pyo3::intern;
@@ -42,22 +44,68 @@ pub(crate) fn dump(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Opti
         return Ok(None);
     }
     let (pickled, pins) = shm::pack(|| forking_pickler(value, out));
-    pickled.map(|()| Some(pins))
+    pickled.map(|_form| Some(pins))
 }
 
-/// Appends what `ForkingPickler` makes of `value`.
-fn forking_pickler(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+/// How a pickle holds the functions and classes that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// By their names: the pickle of a function is always the same.
+    ByName,
+    /// Some of them by value, with the closures and globals of this moment.
+    ByValue,
+}
+
+/// Does what [`dump`] does, for a function; says in addition what form the pickle has.
+pub(crate) fn dump_function(
+    function: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+) -> PyResult<(Form, Pins)> {
+    let (pickled, pins) = shm::pack(|| forking_pickler(function, out));
+    pickled.map(|form| (form, pins))
+}
+
+/// Appends what `ForkingPickler`, or cloudpickle in its place, makes of `value`.
+fn forking_pickler(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Form> {
     static REDUCTION: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let py = value.py();
     let reduction = REDUCTION.get_or_try_init(py, || {
         // By way of ours: the name `multiprocessing.reduction` may have been given away.
         let stdlib = py.import("procession._stdlib")?;
-        stdlib.getattr("reduction")?.cast_into::<PyModule>().map(Bound::unbind).map_err(PyErr::from)
+        let reduction = stdlib.call_method1("load", ("reduction",))?;
+        reduction.cast_into::<PyModule>().map(Bound::unbind).map_err(PyErr::from)
     })?;
     // Looked up each time, because programs put their own pickler there.
     let pickler = reduction.bind(py).getattr(intern!(py, "ForkingPickler"))?;
-    let pickled = pickler.call_method1(intern!(py, "dumps"), (value,))?;
-    append_buffer(&pickled, out)
+    match pickler.call_method1(intern!(py, "dumps"), (value,)) {
+        Ok(pickled) => {
+            let start = out.len();
+            append_buffer(&pickled, out)?;
+            // The name of a module that only this process has.
+            if memmem::find(&out[start..], b"__main__").is_none() || main_comes_along(py)? {
+                return Ok(Form::ByName);
+            }
+            out.truncate(start);
+            by_value(value, None, out)
+        }
+        Err(error) => by_value(value, Some(error), out),
+    }
+}
+
+/// Says whether every child has the main module.
+fn main_comes_along(py: Python<'_>) -> PyResult<bool> {
+    static COMES_ALONG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COMES_ALONG.import(py, "procession._by_value", "main_comes_along")?.call0()?.extract()
+}
+
+/// Appends a pickle with functions and classes by value; `refusal` is what came of pickling by name.
+fn by_value(value: &Bound<'_, PyAny>, refusal: Option<PyErr>, out: &mut Vec<u8>) -> PyResult<Form> {
+    static INSTEAD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let instead = INSTEAD.import(value.py(), "procession._by_value", "pickle_instead")?;
+    let (pickled, by_value) =
+        instead.call1((value, refusal))?.extract::<(Bound<'_, PyAny>, bool)>()?;
+    append_buffer(&pickled, out)?;
+    Ok(if by_value { Form::ByValue } else { Form::ByName })
 }
 
 fn append_buffer(source: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
@@ -78,7 +126,7 @@ pub(crate) fn load<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, P
 
 fn unpickle<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let loads = LOADS.import(py, "pickle", "loads")?;
+    let loads = LOADS.import(py, "_pickle", "loads")?;
     loads.call1((PyBytes::new(py, pickle),))
 }
 

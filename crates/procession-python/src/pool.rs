@@ -13,7 +13,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::error::EngineResult;
 use crate::iterate::{PyIMapIterator, Source, Stream};
 use crate::jobs::{self, Call};
-use crate::pickling::{dump, with_scratch};
+use crate::pickling::{Form, dump_function, with_scratch};
 use crate::process::PyChild;
 use crate::result::{Callbacks, PyApplyResult, Shape};
 use crate::wait::blocking;
@@ -65,12 +65,12 @@ impl PyPool {
         }
         // Pickling runs Python code.
         drop(last);
-        let job = with_scratch(|bytes| -> EngineResult<JobRef> {
-            let pins = dump(function, bytes)?;
-            Ok(self.raw()?.register_job(bytes, pins)?)
+        let (form, job) = with_scratch(|bytes| -> EngineResult<(Form, JobRef)> {
+            let (form, pins) = dump_function(function, bytes)?;
+            Ok((form, self.raw()?.register_job(bytes, Some(pins))?))
         })?;
-        // These pickle by their name. Of all others the pickle may be another one next time.
-        if function.is_exact_instance_of::<PyFunction>() {
+        // Of all others the pickle may be another one next time.
+        if form == Form::ByName && function.is_exact_instance_of::<PyFunction>() {
             last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((function.clone().unbind(), job.clone()));
         }

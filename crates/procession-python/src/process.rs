@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use procession::process::{self, Boot, Child, Exec};
-use procession::shm::{self, Parcel};
-use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::error::{EngineError, EngineResult};
+use crate::fork_server::pack;
 use crate::wait::{blocking, deadline_after};
 
 /// A child process that was started.
@@ -63,18 +62,18 @@ pub(crate) fn start_program(
     inherit: &Bound<'_, PyList>,
     daemon: bool,
 ) -> EngineResult<PyChild> {
-    let (payload, pins) = shm::pack(|| PyBuffer::<u8>::get(&dump.call0()?)?.to_vec(py));
+    let payload = pack(dump)?;
     let exec = Exec::new(program)
         .args(args)
         .inherit(inherit.extract::<Vec<i32>>()?)
-        .payload(Parcel::new(payload?, pins))
+        .payload(payload)
         .daemon(daemon);
     Ok(PyChild(py.detach(|| exec.start())?))
 }
 
 /// What a fresh interpreter was given by the process that started it.
 #[pyclass(name = "Boot", module = "procession._procession", frozen)]
-pub(crate) struct PyBoot(Boot);
+pub(crate) struct PyBoot(pub(crate) Boot);
 
 #[pymethods]
 impl PyBoot {
@@ -82,6 +81,12 @@ impl PyBoot {
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.payload())
+    }
+
+    /// Whether this interpreter is to be a fork server.
+    #[getter]
+    fn is_fork_server(&self) -> bool {
+        self.0.is_fork_server()
     }
 }
 
