@@ -1,12 +1,10 @@
 """One measurement, in a process of its own: `python benches/cases.py MODULE CASE SCALE`.
 
-MODULE is `multiprocessing` or `procession`; SCALE multiplies the number of operations. Prints one
+Spawned children import this file, so it imports little itself. MODULE is `multiprocessing` or `procession`; SCALE multiplies the number of operations. Prints one
 line of JSON: how many operations there were and how many seconds they took. `compare.py` runs this
 for both modules in turn.
 """
 
-import importlib
-import subprocess
 import sys
 import time
 
@@ -131,6 +129,8 @@ def start_and_join_when_large(ctx, count):
 
 def import_package(ctx, count):
     """The import alone, in fresh interpreters."""
+    import subprocess
+
     package = "procession" if type(ctx).__module__.startswith("procession") else "multiprocessing"
     code = "from time import perf_counter as now; start = now(); import {}; print(now() - start)"
     command = [sys.executable, "-c", code.format(package)]
@@ -156,6 +156,7 @@ CASES = {
 
 
 def main():
+    import importlib
     import json
 
     module, case, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])

@@ -7,12 +7,12 @@ can do anything.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import itertools
 import os
 import sys
 import threading
-import _thread
 
 from procession import _stdlib
 from procession._procession import announce_exit
@@ -30,6 +30,11 @@ _RUNS_ATEXIT = sys.version_info >= (3, 13)
 
 class _Process(_BaseProcess):
     """What the process classes have in common."""
+
+    def interrupt(self) -> None:
+        """Send the process `SIGINT`, as Ctrl-C does."""
+        self._check_closed()
+        self._popen.interrupt()
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         """Do all that this child is there for, and return its exit code."""
@@ -120,6 +125,16 @@ _CLASSES: dict[str, type[Any]] = {
 }
 
 
+class StartOnImportError(RuntimeError):
+    """A child was about to start processes while it imported the main module of its parent."""
+
+
+def refuse_on_import(message: str) -> None:
+    """Raise an error with this message if this process is a child that imports the main module."""
+    if getattr(_stdlib.process.current_process(), "_inheriting", False):
+        raise StartOnImportError(message)
+
+
 class _Here:
     """What this process has chosen, and what it has at hand."""
 
@@ -177,8 +192,10 @@ def run_and_exit(load: Callable[[], tuple[Any, int]]) -> NoReturn:
             atexit.register(_exit)
         process_obj, parent_sentinel = load()
         code = process_obj._bootstrap(parent_sentinel=parent_sentinel)
+    except SystemExit as error:
+        code = _code_of(error)
     except BaseException:
-        # `_bootstrap` reports what the program raises, and `load` what it cannot unpickle.
+        # `_bootstrap` reports what the program raises; here it is what cannot be unpickled.
         sys.excepthook(*sys.exc_info())
     finally:
         # Not into the code of the process that was copied.

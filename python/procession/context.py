@@ -95,11 +95,16 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
 
         set_executable(executable)
 
-    def set_forkserver_preload(self, module_names: list[str]) -> None:
-        """Let the process that forkserver children are copies of import these modules first."""
+    def set_forkserver_preload(self, module_names: list[str], *, on_error: str = "ignore") -> None:
+        """Let the process that forkserver children are copies of import these modules first.
+
+        Args:
+            module_names: Names of the modules; `"__main__"` for the main module.
+            on_error: What becomes of an import that fails: `"ignore"`, `"warn"` or `"fail"`.
+        """
         from procession.forkserver import set_forkserver_preload
 
-        set_forkserver_preload(module_names)
+        set_forkserver_preload(module_names, on_error=on_error)
 
     def get_context(self, method: str | None = None) -> Any:
         """Return this context, or the one for a start method."""
@@ -130,6 +135,7 @@ class DefaultContext(_original.DefaultContext, BaseContext):  # type: ignore[mis
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Choose the start method for all that is not made from another context."""
         if _process.start_method() is not None and not force:
+            _process.refuse_on_import("context has already been set")
             raise RuntimeError("context has already been set")
         if method is None and force:
             _process.choose_start_method(None)

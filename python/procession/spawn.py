@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -74,13 +75,26 @@ def get_preparation_data(name: str) -> dict[str, Any]:
     """Return what the child needs before it can unpickle its process object."""
     from procession import _alias, _by_value
 
+    _process.refuse_on_import("a child must not start processes while it imports the main module")
     data: dict[str, Any] = _stdlib.load("spawn").get_preparation_data(name)
     if not _by_value.main_comes_along():
         # A script from the standard input has a path too, but there is nothing.
         data.pop("init_main_from_path", None)
     data["start_method"] = _process.start_method()
     data["procession_installed"] = _alias.installed()
+    data["procession_complaint"] = _complaint()
     return data
+
+
+@functools.cache
+def _complaint() -> Any:
+    """Return a queue with one item, for the one child that may complain about a missing guard."""
+    from procession._procession import Queue
+
+    token: Queue[None] = Queue(ctx=None)
+    token.put(None)
+    os.register_at_fork(after_in_child=_complaint.cache_clear)
+    return token
 
 
 def running_tracker() -> int | None:
@@ -123,10 +137,42 @@ def load_process(boot: Boot) -> tuple[Any, int]:
     current._inheriting = True
     try:
         preparation = load(payload)
-        prepare(preparation)
+        try:
+            prepare(preparation)
+        except _process.StartOnImportError as error:
+            _explain(error, preparation)
+            sys.exit(1)
         return load(payload), preparation["procession_parent_sentinel"].detach()
     finally:
         del current._inheriting
+
+
+_NO_GUARD = """\
+RuntimeError: the main module starts processes while a child imports it
+  File "{path}", line {line}
+A child that is started by spawn or forkserver imports the main module of its parent to find what is
+defined there, and must not start processes itself then. Move what is not a definition under
+
+    if __name__ == "__main__":
+
+with freeze_support() as the first call there if the program is to be frozen to an executable."""
+
+
+def _explain(error: BaseException, preparation: dict[str, Any]) -> None:
+    """Say that the main module lacks its guard, unless another child has said so."""
+    from queue import Empty
+
+    try:
+        preparation["procession_complaint"].get(block=False)
+    except Empty:
+        return
+    path, line = preparation.get("init_main_from_path", "?"), 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "__mp_main__":
+            path, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
+    print(_NO_GUARD.format(path=path, line=line), file=sys.stderr)
 
 
 def prepare(data: dict[str, Any]) -> None:
