@@ -18,7 +18,7 @@ VENV ?= .venv
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 # In the order of CI: what fails soonest comes first.
-GATES := fmt lint docs deny test-rust loom build stubs test-python demo examples
+GATES := fmt lint docs deny test-rust loom build stubs test-python cpython demo examples
 
 override VENV := $(abspath $(VENV))
 PY := $(VENV)/bin/python

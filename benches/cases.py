@@ -1,8 +1,8 @@
 """One measurement, in a process of its own: `python benches/cases.py MODULE CASE SCALE`.
 
-Spawned children import this file, so it imports little itself. MODULE is `multiprocessing` or `procession`; SCALE multiplies the number of operations. Prints one
+MODULE is `multiprocessing` or `procession`; SCALE multiplies the number of operations. Prints one
 line of JSON: how many operations there were and how many seconds they took. `compare.py` runs this
-for both modules in turn.
+for both modules in turn. Spawned children import this file, so it imports little itself.
 """
 
 import sys
