@@ -64,7 +64,9 @@ $(PACKAGE): $(TOOLS) $(SOURCES) $(if $(wildcard python/procession/_procession*.s
 	VIRTUAL_ENV=$(VENV) $(PY) -m maturin develop --release --locked
 	touch $@
 
+# Byte-compiled also where the environment forbids programs to do so: children import it each time.
 build: $(PACKAGE)
+	$(PY) -m compileall -q python
 	$(PY) -c 'import procession; print("procession, from", procession.__file__)'
 
 # Checks of the text.
@@ -142,11 +144,11 @@ test:
 
 # By hand: measurements and long runs.
 
-bench: $(PACKAGE)
+bench: build
 	PROCESSION_BENCH_OUT=$(TARGET)/bench $(CARGO) bench --locked -p procession --bench '*'
 	$(PY) benches/compare.py --out $(TARGET)/bench
 
-bench-quick: $(PACKAGE)
+bench-quick: build
 	PROCESSION_BENCH_OUT=$(TARGET)/bench PROCESSION_BENCH_QUICK=1 $(CARGO) bench --locked -p procession --bench '*'
 	$(PY) benches/compare.py --quick --out $(TARGET)/bench
 

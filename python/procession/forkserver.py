@@ -159,6 +159,7 @@ def serve(boot: Boot) -> NoReturn:
         _preload(data["preload"], data["on_error"], data["preparation"])
     # A child would write it once more.
     _process.flush()
+    _process.open_nowhere()
     given = zygote.serve()
     if given is None:
         os._exit(0)

@@ -59,6 +59,7 @@ class Popen(popen_fork.Popen):
         tracker = spawn.running_tracker()
         if tracker is not None:
             preparation["procession_tracker"] = self._for_child(tracker)
+        preparation["procession_complaint"] = spawn.complaint()
         payload = io.BytesIO()
         _context.set_spawning_popen(self)
         try:

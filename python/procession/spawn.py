@@ -6,7 +6,7 @@ import functools
 import io
 import os
 import sys
-from _pickle import load  # `pickle` has the same, and takes long to import
+from _pickle import load, loads  # `pickle` has the same, and takes long to import
 
 from procession import _process, _stdlib
 from procession._procession import Boot, take_boot
@@ -82,18 +82,25 @@ def get_preparation_data(name: str) -> dict[str, Any]:
         data.pop("init_main_from_path", None)
     data["start_method"] = _process.start_method()
     data["procession_installed"] = _alias.installed()
-    data["procession_complaint"] = _complaint()
     return data
 
 
+def complaint() -> bytes:
+    """Return the pickle of a queue with one item, for the one child that may complain of its main.
+
+    A pickle in the pickle, because a child that has nothing to complain of need not read it.
+    """
+    token: bytes = _stdlib.load("reduction").ForkingPickler.dumps(_token())
+    return token
+
+
 @functools.cache
-def _complaint() -> Any:
-    """Return a queue with one item, for the one child that may complain about a missing guard."""
+def _token() -> Any:
     from procession._procession import Queue
 
     token: Queue[None] = Queue(ctx=None)
     token.put(None)
-    os.register_at_fork(after_in_child=_complaint.cache_clear)
+    os.register_at_fork(after_in_child=_token.cache_clear)
     return token
 
 
@@ -163,7 +170,7 @@ def _explain(error: BaseException, preparation: dict[str, Any]) -> None:
     from queue import Empty
 
     try:
-        preparation["procession_complaint"].get(block=False)
+        loads(preparation["procession_complaint"]).get(block=False)
     except Empty:
         return
     path, line = preparation.get("init_main_from_path", "?"), 0
