@@ -4,8 +4,8 @@
 //!
 //! # Shared state
 //!
-//! | state | name | meaning | `outcome` |
-//! |-------|------|---------|-----------|
+//! | state | name | meaning | outcome |
+//! |-------|------|---------|---------|
 //! | 0 | `NEW` | the child has not said anything yet | nothing |
 //! | 1 | `STARTED` | it is about to call the function | nothing |
 //! | 2 | `RETURNED` | the function returned | its serialized value |
@@ -13,13 +13,15 @@
 //! | 4 | `REFUSED` | the function could not be called | the reason, as text |
 //! | 5 | `UNSENDABLE` | the function's value could not be stored | the reason, as text |
 //!
+//! A short outcome lies in `words`, `len` bytes of it; of any other `block` is the handle.
+//!
 //! Only the child writes. States from 2 on are final, but for one case: 2 is never replaced, and 5
 //! comes in its place. The parent looks after the child has ended.
 //!
 //! # Memory ordering
 //!
-//! `outcome` is stored before `state`, which is stored with release and loaded with acquire. The
-//! block that `outcome` names is complete before that.
+//! The outcome is stored before `state`, which is stored with release and loaded with acquire. The
+//! block that `block` names is complete before that.
 //!
 //! # When a process dies
 //!
@@ -27,6 +29,8 @@
 //! before, and the block goes with the exchange, whose block it is. The exchange itself goes with
 //! the last of the two processes that hold it.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 
@@ -56,14 +60,18 @@ const NO_ROOM: &str = "the arena has no room";
 #[repr(C)]
 pub(crate) struct Exchange {
     state: AtomicU32,
-    /// Keeps the layout the same for all compilers.
-    _reserved: AtomicU32,
-    /// Raw handle of the block with the outcome.
-    outcome: AtomicU64,
+    /// Length in bytes of an outcome in `words`.
+    len: AtomicU32,
+    /// Raw handle of the block with the outcome; 0 if it is in `words`.
+    block: AtomicU64,
+    words: [AtomicU64; WORDS],
 }
 
+/// Outcomes of up to this many words need no block of their own.
+const WORDS: usize = 6;
+
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Exchange>() == 16 && align_of::<Exchange>() == 8);
+const _: () = assert!(size_of::<Exchange>() == 64 && align_of::<Exchange>() == 8);
 
 // SAFETY: `repr(C)`, atomic integers only: every bit pattern is a value, zero is a fresh exchange,
 // there is no pointer in it, and other processes may change it at any time.
@@ -79,7 +87,7 @@ pub(crate) enum Outcome<'a> {
     /// The function was called.
     Started,
     /// The function returned this, serialized.
-    Returned(&'a [u8]),
+    Returned(Cow<'a, [u8]>),
     /// The function panicked.
     Panicked(PanicReport),
     /// The function could not be called.
@@ -138,22 +146,32 @@ pub(crate) fn read(exchange: &Shared<Exchange>) -> Outcome<'_> {
         STARTED => return Outcome::Started,
         _ => {}
     }
-    let handle = Handle::from_raw(exchange.outcome.load(Ordering::Relaxed));
-    let bytes = Arena::current().ok().and_then(|arena| arena.parcel_bytes(handle).ok());
-    let text = || match bytes {
-        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        None => NO_ROOM.to_owned(),
+    let Some(bytes) = outcome_of(exchange) else {
+        return Outcome::Unsendable(NO_ROOM.to_owned());
     };
-    match (state, bytes) {
-        (RETURNED, Some(bytes)) => Outcome::Returned(bytes),
-        (PANICKED, _) => Outcome::Panicked(
-            bytes.and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_else(|| {
-                PanicReport { message: format!("its message was lost: {NO_ROOM}"), location: None }
-            }),
-        ),
-        (REFUSED, _) => Outcome::Refused(text()),
-        _ => Outcome::Unsendable(text()),
+    match state {
+        RETURNED => Outcome::Returned(bytes),
+        PANICKED => Outcome::Panicked(postcard::from_bytes(&bytes).unwrap_or_else(|_| {
+            PanicReport { message: format!("its message was lost: {NO_ROOM}"), location: None }
+        })),
+        REFUSED => Outcome::Refused(text_of(&bytes)),
+        _ => Outcome::Unsendable(text_of(&bytes)),
     }
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    if bytes.is_empty() { NO_ROOM.to_owned() } else { String::from_utf8_lossy(bytes).into_owned() }
+}
+
+/// The bytes that the child has left, no byte if there was no room; `None` if they are gone.
+fn outcome_of(exchange: &Exchange) -> Option<Cow<'_, [u8]>> {
+    let block = exchange.block.load(Ordering::Relaxed);
+    if block != 0 {
+        return Some(Arena::current().ok()?.parcel_bytes(Handle::from_raw(block)).ok()?.into());
+    }
+    let words = exchange.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+    let len = exchange.len.load(Ordering::Relaxed) as usize;
+    Some(words.take(len).collect::<Vec<_>>().into())
 }
 
 fn leave(
@@ -162,9 +180,18 @@ fn leave(
     bytes: &[u8],
     pins: &Pins,
 ) -> Result<(), ArenaError> {
-    let arena = Arena::current()?;
-    let block = arena.store_parcel(bytes, pins, Owner::Block(exchange.handle()))?;
-    exchange.outcome.store(block.raw(), Ordering::Relaxed);
+    if pins.is_empty() && bytes.len() <= WORDS * size_of::<u64>() {
+        for (word, part) in exchange.words.iter().zip(bytes.chunks(size_of::<u64>())) {
+            let mut padded = [0; size_of::<u64>()];
+            padded[..part.len()].copy_from_slice(part);
+            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+        }
+        exchange.len.store(bytes.len() as u32, Ordering::Relaxed);
+    } else {
+        let owner = Owner::Block(exchange.handle());
+        let block = Arena::current()?.store_parcel(bytes, pins, owner)?;
+        exchange.block.store(block.raw(), Ordering::Relaxed);
+    }
     exchange.state.store(state, Ordering::Release);
     Ok(())
 }

@@ -156,7 +156,7 @@ impl<R: DeserializeOwned> JoinHandle<R> {
     fn value(&self, status: ExitStatus) -> Result<R, JoinError> {
         let (name, pid) = (self.name.clone(), self.pid());
         match exchange::read(&self.exchange) {
-            Outcome::Returned(bytes) => postcard::from_bytes(bytes)
+            Outcome::Returned(bytes) => postcard::from_bytes(&bytes)
                 .map_err(|source| JoinError::Decode { name, pid, source: Box::new(source) }),
             Outcome::Panicked(PanicReport { message, location }) => {
                 Err(JoinError::Panicked { name, pid, message, location })

@@ -16,6 +16,7 @@ use crate::process::exec::Exec;
 use crate::process::fork::Side;
 use crate::process::fork_server::ForkServer;
 use crate::process::function;
+use crate::process::panics;
 use crate::process::zygote::Zygote;
 use crate::shm::Parcel;
 use crate::sys::process;
@@ -106,6 +107,7 @@ pub(crate) fn serve(boot: Boot) -> Result<Served, BootError> {
     drop(boot);
     process::set_name("fork server");
     function::prepare();
+    panics::make_ready();
     loop {
         let request = match zygote.next_request() {
             Ok(Some(request)) => request,

@@ -290,6 +290,7 @@ impl Builder {
         let exchange = exchange::create()?;
         let identity = Identity::of_next_child(self.name, self.daemon);
         let prepared = PreparedFork::prepare()?;
+        panics::make_ready();
         // What is still buffered would be written by both processes. An error stays with the stream.
         flush();
         match prepared.fork(self.daemon)? {
