@@ -189,7 +189,8 @@ def run_and_exit(load: Callable[[], tuple[Any, int]]) -> NoReturn:
         if _RUNS_ATEXIT:
             # What the parent has registered is for the parent to run.
             atexit._clear()
-            atexit.register(_exit)
+            if util := _stdlib.loaded("util"):
+                atexit.register(util._exit_function)
         process_obj, parent_sentinel = load()
         code = process_obj._bootstrap(parent_sentinel=parent_sentinel)
     except SystemExit as error:
@@ -205,24 +206,6 @@ def run_and_exit(load: Callable[[], tuple[Any, int]]) -> NoReturn:
         finally:
             announce_exit(code)
             os._exit(code)
-
-
-def load_util() -> Any:
-    """Return the original's `util`, which sees to children and finalizers at exit."""
-    util: Any = _stdlib.loaded("util")
-    if util is None:
-        util = _stdlib.load("util")
-        # `_exit` calls it, which was registered when a program would have imported `util`.
-        atexit.unregister(util._exit_function)
-    return util
-
-
-@atexit.register
-def _exit() -> None:
-    """End the children, if there have been any, and run finalizers."""
-    util = _stdlib.loaded("util")
-    if util is not None:
-        util._exit_function()
 
 
 def _become(process_obj: Any, parent_sentinel: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from procession import _process
+from procession import _process, _stdlib
 from procession._procession import Child, fork, own_sentinel
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
@@ -22,7 +22,8 @@ class Popen:
     _child: Child
 
     def __init__(self, process_obj: Any) -> None:
-        _process.load_util()
+        # It ends the children when this process does.
+        _stdlib.load("util")
         _process.open_nowhere()
         _process.flush()
         self.returncode: int | None = None

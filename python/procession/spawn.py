@@ -65,7 +65,7 @@ def get_command_line(program: str = "from procession.spawn import spawn_main; sp
     """Return the command line of a child."""
     if getattr(sys, "frozen", False):
         return [sys.executable, "--multiprocessing-fork"]
-    flags = _process.load_util()._args_from_interpreter_flags()
+    flags = _stdlib.load("util")._args_from_interpreter_flags()
     # The child's own path may lack it, if the parent's was changed or by flags such as `-I`.
     path = f"import sys; sys.path.append({_FOLDER!r}); "
     return [get_executable(), *flags, "-c", path + program, "--multiprocessing-fork"]
@@ -198,9 +198,9 @@ def prepare(data: dict[str, Any]) -> None:
     if "authkey" in data:
         current.authkey = data["authkey"]
     if data.get("log_to_stderr"):
-        _process.load_util().log_to_stderr()
+        _stdlib.load("util").log_to_stderr()
     if "log_level" in data:
-        _process.load_util().get_logger().setLevel(data["log_level"])
+        _stdlib.load("util").get_logger().setLevel(data["log_level"])
     if "sys_path" in data:
         sys.path = data["sys_path"]
     if "sys_argv" in data:
