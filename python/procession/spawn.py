@@ -90,8 +90,7 @@ def complaint() -> bytes:
 
     A pickle in the pickle, because a child that has nothing to complain of need not read it.
     """
-    token: bytes = _stdlib.load("reduction").ForkingPickler.dumps(_token())
-    return token
+    return bytes(_stdlib.load("reduction").ForkingPickler.dumps(_token()))
 
 
 @functools.cache
