@@ -13,7 +13,8 @@ import pytest
 from procession import _process
 
 SETTLE = 5.0  # seconds; a joined thread is listed, and a stranger's name there, for a moment more
-ARENA = "/memfd:procession-arena"  # made on first use, and lives as long as the process
+# Made on first use, and live as long as the process: ours, and the arenas of the original's heap.
+ARENAS = ("/memfd:procession-arena", "/dev/shm/pym-")
 
 
 def _children():
@@ -43,7 +44,7 @@ def _descriptors():
             target = os.readlink(path)
         except OSError:  # the one that listed the folder
             continue
-        if not target.startswith(ARENA):
+        if not target.startswith(ARENAS):
             found.add(f"descriptor {path.name} ({target})")
     return found
 

@@ -20,11 +20,14 @@ _OURS = frozenset(
     (
         "context",
         "forkserver",
+        "heap",
         "pool",
         "popen_fork",
         "popen_forkserver",
         "popen_spawn_posix",
         "queues",
+        "shared_memory",
+        "sharedctypes",
         "spawn",
     )
 )

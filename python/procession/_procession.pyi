@@ -6,25 +6,35 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ApplyResult",
+    "Block",
     "Boot",
     "Child",
     "ForkServer",
     "IMapIterator",
     "IMapUnorderedIterator",
+    "LockedField",
     "MapResult",
     "Parcel",
     "Pool",
     "Queue",
+    "ShareableListBase",
+    "SynchronizedArray",
+    "SynchronizedBase",
+    "SynchronizedValue",
     "WorkerBoot",
     "Zygote",
     "announce_exit",
+    "create_name",
     "dumps",
+    "fill",
     "fork",
     "kill_process_tree",
     "loads",
+    "open_name",
     "own_sentinel",
     "start_program",
     "take_boot",
+    "unlink_name",
 ]
 
 _T = TypeVar("_T")
@@ -422,3 +432,170 @@ def dumps(obj: object) -> bytes:
 
 def loads(pickle: Buffer) -> Any:
     """Unpickle an object as a queue or a pool does."""
+
+@disjoint_base
+class Block:
+    """Zeroed memory that any process of the tree can use; it goes with the last of its users.
+
+    It can be passed on like a queue: as an argument of a process, through a queue, to a task.
+
+    Args:
+        size: Number of bytes.
+        handle: The block that this number stands for, which pickling has given, in place of a new
+            one.
+
+    Raises:
+        ValueError: The size is negative.
+        OverflowError: The size is too large to be one.
+        MemoryError: The shared memory of this tree of processes is at its limit.
+    """
+
+    def __new__(cls, size: int, *, handle: int | None = None) -> Self: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, int]]: ...
+    @property
+    def address(self) -> int:
+        """Where the memory is in this process, while this object lives."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+
+def fill(block: Block, typecode: str, items: object) -> bool:
+    """Write the items of a list or tuple to the start of a block, as an array of `ctypes` objects.
+
+    Returns:
+        `False` if there is an item that only `ctypes` can convert; others may be written then.
+    """
+
+@disjoint_base
+class SynchronizedBase:
+    """A `ctypes` object together with a lock."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _attach(
+        self,
+        obj: Any,
+        lock: Any,
+        block: Block | None = None,
+        typecode: str | None = None,
+        length: int = 1,
+    ) -> None:
+        """Wrap an object.
+
+        Args:
+            obj: The object.
+            lock: Any object with `acquire` and `release`.
+            block: What the object lies at the start of, if it is numbers of a plain type.
+            typecode: What `ctypes` calls that type.
+            length: How many numbers.
+        """
+
+    @property
+    def _obj(self) -> Any: ...
+    @property
+    def _lock(self) -> Any: ...
+    @property
+    def acquire(self) -> Callable[..., Any]:
+        """The lock's own method."""
+
+    @property
+    def release(self) -> Callable[..., Any]:
+        """The lock's own method."""
+
+    def get_obj(self) -> Any:
+        """Return the object that is wrapped."""
+
+    def get_lock(self) -> Any:
+        """Return the lock."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *args: object) -> Any: ...
+
+class SynchronizedValue(SynchronizedBase):
+    """A number in shared memory together with a lock."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    @property
+    def value(self) -> Any:
+        """The number, read and written with the lock held."""
+
+    @value.setter
+    def value(self, value: Any) -> None: ...
+
+class SynchronizedArray(SynchronizedBase):
+    """An array in shared memory together with a lock.
+
+    Each access to an item or a slice is made with the lock held.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def __setitem__(self, index: Any, value: Any, /) -> None: ...
+
+@final
+class LockedField:
+    """An attribute of a wrapped object, read and written with the lock held.
+
+    For the body of a subclass of `SynchronizedBase`.
+    """
+
+    def __new__(cls, name: str) -> Self: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+    def __set__(self, instance: Any, value: Any, /) -> None: ...
+    def __delete__(self, instance: Any, /) -> None: ...
+
+@disjoint_base
+class ShareableListBase:
+    """The items of a list in shared memory.
+
+    The bytes are laid out as by `multiprocessing.shared_memory.ShareableList`.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _attach(self, shm: Any) -> None:
+        """Take the list to be in this memory, where the slots are laid out.
+
+        Raises:
+            ValueError: There is no list there.
+        """
+
+    @property
+    def shm(self) -> Any:
+        """The memory that the list is in."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int, /) -> Any: ...
+    def __setitem__(self, position: int, value: Any, /) -> None: ...
+    def _get_packing_format(self, position: int) -> str:
+        """Return the format of an item, for `struct`."""
+
+def create_name(name: str, size: int, mode: int, track: bool) -> int:
+    """Make zeroed memory under a name that is free, and return a descriptor for it.
+
+    Args:
+        name: The name; slashes in front of it do not count.
+        size: Number of bytes.
+        mode: Permissions of the file, from which the process's umask takes away.
+        track: Whether the process tree unlinks the name in the end.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: The system refuses, or the name cannot be one.
+    """
+
+def open_name(name: str, flags: int, mode: int) -> int:
+    """Open what is under a name, as `shm_open` does, and return a descriptor for it.
+
+    Raises:
+        FileNotFoundError: There is no such name.
+        OSError: The system refuses, or the name cannot be one.
+    """
+
+def unlink_name(name: str) -> None:
+    """Take a name away. Who has the memory keeps it.
+
+    Raises:
+        FileNotFoundError: There is no such name.
+        PermissionError: It is another user's.
+    """

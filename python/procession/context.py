@@ -82,6 +82,30 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
             retries=retries,
         )
 
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Return a `ctypes` object in shared memory."""
+        from procession.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """Return a `ctypes` array in shared memory."""
+        from procession.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """Return a `ctypes` object in shared memory, with a lock unless `lock` is false."""
+        from procession.sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """Return a `ctypes` array in shared memory, with a lock unless `lock` is false."""
+        from procession.sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
+
     def freeze_support(self) -> None:
         """Run the child's code if this is a frozen executable started as a child."""
         if getattr(sys, "frozen", False):

@@ -154,7 +154,8 @@ def load_process(boot: Boot) -> tuple[Any, int]:
 
 
 _NO_GUARD = """\
-RuntimeError: the main module starts processes while a child imports it
+RuntimeError:
+An attempt has been made to start a new process before the main module was imported
   File "{path}", line {line}
 A child that is started by spawn or forkserver imports the main module of its parent to find what is
 defined there, and must not start processes itself then. Move what is not a definition under

@@ -37,6 +37,6 @@ def test_one_child_says_what_is_missing(tmp_path, method, program, printed):
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.stdout == printed
     assert done.stderr.count('if __name__ == "__main__":') == 1
-    assert done.stderr.startswith("RuntimeError: the main module starts processes")
+    assert done.stderr.startswith("RuntimeError:\nAn attempt has been made to start a new process")
     assert f'File "{script}", line 3' in done.stderr or f'File "{script}", line 6' in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ use std::io;
 
 use procession::WaitError;
 use procession::channel::{GetError, PutError};
+use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
 use procession::process::{BootError, SpawnError, TreeError};
 use procession::shm::ArenaError;
@@ -82,6 +83,26 @@ impl From<ArenaError> for EngineError {
             ArenaError::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
             ArenaError::Os { source, .. } => os_error(&error, source),
             _ => PyRuntimeError::new_err(text_of(&error)),
+        })
+    }
+}
+
+impl From<NameError> for EngineError {
+    fn from(error: NameError) -> Self {
+        let name = match &error {
+            NameError::AlreadyExists { name }
+            | NameError::NotFound { name }
+            | NameError::Empty { name }
+            | NameError::Os { name, .. } => name.clone(),
+            NameError::ZeroByte { .. } => {
+                return Self(PyValueError::new_err("embedded null character"));
+            }
+            other => return Self(PyOSError::new_err(text_of(other))),
+        };
+        // As the original, with the name beside the text.
+        Self(match error.errno() {
+            Some(errno) => PyOSError::new_err((errno, text_of(&error), name)),
+            None => PyOSError::new_err(text_of(&error)),
         })
     }
 }

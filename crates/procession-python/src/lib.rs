@@ -16,6 +16,7 @@ mod forks;
 mod generic;
 mod iterate;
 mod jobs;
+mod memory;
 mod pickling;
 mod pool;
 mod process;
@@ -38,6 +39,11 @@ mod _procession {
     use crate::forks::fork;
     #[pymodule_export]
     use crate::iterate::{PyIMapIterator, PyIMapUnorderedIterator};
+    #[pymodule_export]
+    use crate::memory::{
+        PyBlock, PyLockedField, PyShareableList, PySynchronizedArray, PySynchronizedBase,
+        PySynchronizedValue, create_name, fill, open_name, unlink_name,
+    };
     #[pymodule_export]
     use crate::pickling::{dumps, loads};
     #[pymodule_export]

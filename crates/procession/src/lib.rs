@@ -3,10 +3,11 @@
 //!
 //! | module          | what it gives                                                        |
 //! |-----------------|----------------------------------------------------------------------|
-//! | [`process`]     | child processes by fork, spawn and fork server, and their results     |
+//! | [`process`]     | child processes by fork, spawn and fork server, and their results    |
 //! | [`mod@command`] | external programs, as processes like any others                      |
 //! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
 //! | [`channel`]     | queues between any processes of a tree                               |
+//! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
 //! | [`sync`]        | locks and semaphores between any processes of a tree                 |
 //! | [`shm`]         | the shared memory beneath all of these                               |
 //!
@@ -38,6 +39,7 @@ mod primitive;
 mod sys;
 
 pub mod channel;
+pub mod memory;
 pub mod pool;
 pub mod process;
 pub mod shm;

@@ -18,7 +18,9 @@ pub(crate) enum FutexError {
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::atomic::{
+        AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
+    };
 
     /// Tells the processor that this is a spinning loop.
     pub(crate) fn spin_hint() {
@@ -78,7 +80,9 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
+    };
 
     /// Lets loom run another thread: a spinning loop makes progress only through others.
     pub(crate) fn spin_hint() {
@@ -136,4 +140,6 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{AtomicU32, AtomicU64, Ordering, fence, futex, spin_hint};
+pub(crate) use imp::{
+    AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence, futex, spin_hint,
+};

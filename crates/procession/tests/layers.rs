@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("shm", &["sys"]),
+    ("memory", &["shm", "sys"]),
     ("sync", &["shm", "sys"]),
     ("channel", &["sync", "shm", "sys"]),
     ("process", &["channel", "sync", "shm", "sys"]),

@@ -11,10 +11,12 @@ use crate::shm::layout::{
 };
 use crate::shm::limit;
 use crate::shm::memory::Memory;
+use crate::shm::names;
 use crate::shm::robust::{RobustLock, Taken};
 use crate::shm::runs::{BINS, NoRun, Runs, Use};
 use crate::shm::spans::{Hint, Span};
 use crate::shm::word::{Handle, Kind, Member, Owner, State, first_generation};
+use crate::sys::process;
 
 /// Freed blocks keep up to this many bytes of pages for the next user: writing to fresh pages
 /// is some twenty times slower than to warm ones.
@@ -80,7 +82,8 @@ impl Arena {
             return Ok(arena);
         }
         let arena = Self::create(limit::limit())?;
-        crate::sys::process::on_fork_child(forget_me);
+        arena.note_first_process();
+        prepare_process();
         Ok(CURRENT.get_or_init(|| arena))
     }
 
@@ -106,7 +109,7 @@ impl Arena {
         let layout = Layout::new(memory.units());
         let arena = Self { memory, layout, me: AtomicU32::new(0) };
         CURRENT.set(arena).map_err(|_| ArenaError::NotAnArena)?;
-        crate::sys::process::on_fork_child(forget_me);
+        prepare_process();
         let arena = CURRENT.get().ok_or(ArenaError::NotAnArena)?;
         if arena.become_member(me) { Ok(arena) } else { Err(ArenaError::ParentDied) }
     }
@@ -491,6 +494,12 @@ fn report(place: Place<'_>, visit: &mut impl FnMut(Place<'_>, Handle, State)) {
     if !state.is_free() {
         visit(place, Handle::new(place.offset, state.generation), state);
     }
+}
+
+/// Has this process and its forked children do what an arena asks of them.
+fn prepare_process() {
+    process::on_fork_child(forget_me);
+    process::at_exit(names::unlink_at_exit);
 }
 
 /// Runs in a child right after `fork`, where only atomic stores are allowed.

@@ -21,7 +21,7 @@ pub(super) const MOST_UNITS: usize = ((1 << 32) * ALIGN / UNIT) as usize;
 pub(super) const LEAST_UNITS: usize = ((64 << 20) / UNIT) as usize;
 
 /// Says that the file is an arena of this layout. Change it with any change of the layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"process1");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"process2");
 
 /// Sizes of small blocks, in bytes. The large ones are what fits twice, three times… in a span.
 pub(super) const CLASSES: [u64; 19] = [
@@ -85,7 +85,15 @@ pub(super) mod header {
     pub(in crate::shm) const SWEEP: u64 = 152;
     /// One past the highest slot that was ever used.
     pub(in crate::shm) const SLOTS_USED: u64 = 144;
-    pub(in crate::shm) const BIN: u64 = 192;
+    /// The first process of the tree, and what its pid is a number in.
+    pub(in crate::shm) const FIRST_PID: u64 = 160;
+    pub(in crate::shm) const FIRST_STARTED: u64 = 168;
+    pub(in crate::shm) const PID_NAMESPACE: u64 = 176;
+    /// Not 0 once the tree has names to unlink.
+    pub(in crate::shm) const HAS_NAMES: u64 = 184;
+    /// Counts the named memory that was made.
+    pub(in crate::shm) const DRAFTS: u64 = 192;
+    pub(in crate::shm) const BIN: u64 = 256;
     /// For each class the hint word where a free block was found last, a cache line each.
     pub(in crate::shm) const CLASS_HINT: u64 = BIN + 8 * BINS as u64;
     pub(in crate::shm) const END: u64 = CLASS_HINT + 64 * CLASSES.len() as u64;

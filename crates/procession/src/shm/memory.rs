@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 
 use crate::primitive::AtomicU64;
 use crate::shm::error::ArenaError;
@@ -70,17 +71,24 @@ impl Memory {
         (self.mapping.len() as u64 / UNIT) as usize
     }
 
+    /// Where a range of the arena is in this process.
+    ///
     /// Panics unless the range lies in the mapping: offsets come from handles and tables whose
     /// generation was checked, so another one is a bug and must not reach memory.
     #[inline]
-    fn pointer(&self, offset: u64, len: u64, align: u64) -> *mut u8 {
+    pub(super) fn address(&self, offset: u64, len: u64, align: u64) -> NonNull<u8> {
         let end = offset.checked_add(len);
         assert!(
             offset.is_multiple_of(align) && end.is_some_and(|end| end <= self.mapping.len() as u64),
             "offset {offset:#x} with {len} bytes is outside the arena or misaligned",
         );
         // SAFETY: the range was just checked to lie inside the mapping.
-        unsafe { self.mapping.base().as_ptr().add(offset as usize) }
+        unsafe { self.mapping.base().add(offset as usize) }
+    }
+
+    #[inline]
+    fn pointer(&self, offset: u64, len: u64, align: u64) -> *mut u8 {
+        self.address(offset, len, align).as_ptr()
     }
 
     /// Where the address is in the arena.

@@ -10,6 +10,8 @@
 //! | `parcel`  | bytes together with the objects they name                                  |
 //! | `shared`  | typed handles to objects                                                   |
 //! | `robust`  | a lock that survives its holder                                            |
+//! | `block`   | plain bytes, by themselves and behind a lock                               |
+//! | `names`   | memory with a name in the system: who unlinks it                           |
 //! | `memory`  | offsets to references: the unsafe part                                     |
 //! | `layout`, `word`, `limit`, `error` | offsets, packed words, the limit, errors          |
 //!
@@ -18,11 +20,13 @@
 //! it, or its owner is dead and not buried yet.
 
 mod arena;
+mod block;
 mod error;
 mod layout;
 mod limit;
 mod members;
 mod memory;
+pub(crate) mod names;
 mod parcel;
 mod refs;
 mod robust;
@@ -34,6 +38,8 @@ pub(crate) mod tests;
 mod word;
 
 pub use arena::{Arena, ArenaStats};
+pub use block::{Block, Word};
+pub(crate) use block::{Guarded, GuardedBytes};
 pub use error::ArenaError;
 pub(crate) use memory::ShmSafe;
 pub use parcel::{Parcel, Pins, is_packing, pack};

@@ -34,6 +34,8 @@ pub(super) const OBJECT_HEADER: u64 = 64;
 const FLAGS: u64 = 8;
 /// What type of object it is.
 pub(super) const TAG: u64 = 16;
+/// How many bytes of data lie behind the value.
+pub(super) const LENGTH: u64 = 24;
 const HAS_CHILDREN: u64 = 1;
 
 const ACQUIRE: u64 = 1;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::primitive::Ordering;
 use crate::shm::arena::Arena;
 use crate::shm::error::ArenaError;
 use crate::shm::memory::ShmSafe;
 use crate::shm::parcel;
-use crate::shm::refs::{OBJECT_HEADER, TAG};
-use crate::shm::word::{Handle, Member, Owner};
+use crate::shm::refs::{LENGTH, OBJECT_HEADER, TAG};
+use crate::shm::word::{ALIGN, Handle, Member, Owner};
 
 /// One reference of this process to an object: an entry in its ledger.
 #[derive(Debug)]
@@ -53,23 +54,34 @@ unsafe impl<T: ShmSafe> Send for Shared<T> {}
 unsafe impl<T: ShmSafe> Sync for Shared<T> {}
 
 impl<T: ShmSafe> Shared<T> {
+    /// Where the data of an object begins in its block: aligned like the block.
+    const DATA: u64 = OBJECT_HEADER + (size_of::<T>() as u64).next_multiple_of(ALIGN);
+
     /// Makes a new object: zeroed memory, handed to `init` before anybody else can see it.
     ///
     /// # Errors
     ///
     /// [`ArenaError::OutOfMemory`] when the arena is at its limit, or what making one reports.
     pub(crate) fn new(init: impl FnOnce(&T)) -> Result<Self, ArenaError> {
+        Self::with_data(0, init)
+    }
+
+    /// Makes a new object with `len` zeroed bytes of data behind its value; see [`new`](Self::new).
+    pub(crate) fn with_data(len: usize, init: impl FnOnce(&T)) -> Result<Self, ArenaError> {
         const { assert!(align_of::<T>() as u64 <= OBJECT_HEADER) };
         let arena = Arena::current()?;
         let me = arena.me();
-        let size = OBJECT_HEADER as usize + size_of::<T>();
+        let value_end = OBJECT_HEADER as usize + size_of::<T>();
+        // No block is as large as what overflows, so the arena refuses it.
+        let size = match len {
+            0 => value_end,
+            _ => (Self::DATA as usize).saturating_add(len),
+        };
         let block = arena.alloc(size, Owner::Member(me))?;
         let offset = arena.place(block)?.offset;
         arena.memory.zero(offset, size as u64);
-        arena
-            .memory
-            .word(offset + TAG)
-            .store(u64::from(T::TAG), crate::primitive::Ordering::Relaxed);
+        arena.memory.word(offset + TAG).store(u64::from(T::TAG), Ordering::Relaxed);
+        arena.memory.word(offset + LENGTH).store(len as u64, Ordering::Relaxed);
         // SAFETY: the block is new, so this process alone has it, and as a `T`.
         init(unsafe { arena.memory.object(offset + OBJECT_HEADER) });
         match arena.adopt_object(block) {
@@ -91,7 +103,7 @@ impl<T: ShmSafe> Shared<T> {
         let entry = arena.hold(handle)?;
         let offset = arena.place(handle)?.offset;
         let held = Held { handle, entry, holder: arena.me() };
-        let tag = arena.memory.word(offset + TAG).load(crate::primitive::Ordering::Relaxed);
+        let tag = arena.memory.word(offset + TAG).load(Ordering::Relaxed);
         if tag != u64::from(T::TAG) {
             return Err(ArenaError::Stale { handle });
         }
@@ -103,6 +115,19 @@ impl<T: ShmSafe> Shared<T> {
         // that tag are used as `T` by every process.
         let object = unsafe { arena.memory.object::<T>(offset + OBJECT_HEADER) };
         Self { held: Arc::new(held), object: NonNull::from(object) }
+    }
+
+    /// The data behind the value: address and length in bytes. It stays there while this handle or
+    /// a clone of it lives.
+    pub(crate) fn data(&self) -> Result<(NonNull<u8>, usize), ArenaError> {
+        let arena = Arena::current()?;
+        let place = arena.place(self.handle())?;
+        let len = arena.memory.word(place.offset + LENGTH).load(Ordering::Relaxed);
+        let (at, room) = if len == 0 { (0, 0) } else { (Self::DATA, place.size) };
+        if at.saturating_add(len) > room {
+            return Err(ArenaError::Stale { handle: self.handle() });
+        }
+        Ok((arena.memory.address(place.offset + at, len, ALIGN), len as usize))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
@@ -87,6 +88,22 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps all of the file behind the descriptor with this number.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when it is not open, `EINVAL` for a file of no bytes; see [`map`](Self::map).
+    pub(crate) fn of_number(fd: i32) -> io::Result<Self> {
+        if fd < 0 {
+            return Err(Errno::BADF.into());
+        }
+        // SAFETY: the number is not -1. It is borrowed for two system calls, which refuse one that
+        // is not open.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let len = usize::try_from(file_size(fd)?).map_err(|_| Errno::FBIG)?;
+        Self::map(fd, len)
+    }
+
     /// The first byte of the mapping; aligned to a page.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
@@ -95,6 +112,56 @@ impl Mapping {
     /// The length of the mapping in bytes, as it was asked for.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Copies the bytes at `offset`, which others may write meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless they are all inside.
+    pub(crate) fn read(&self, offset: usize, target: &mut [u8]) {
+        let (head, words, tail) = self.parts(offset, target.len());
+        let (first, rest) = target.split_at_mut(head.len());
+        let (middle, last) = rest.split_at_mut(size_of_val(words));
+        head.iter().zip(first).for_each(|(byte, to)| *to = byte.load(Ordering::Relaxed));
+        for (word, to) in words.iter().zip(middle.as_chunks_mut().0) {
+            *to = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        tail.iter().zip(last).for_each(|(byte, to)| *to = byte.load(Ordering::Relaxed));
+    }
+
+    /// Copies `source` to `offset`, where others may read and write meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// Panics unless it all fits inside.
+    pub(crate) fn write(&self, offset: usize, source: &[u8]) {
+        let (head, words, tail) = self.parts(offset, source.len());
+        let (first, rest) = source.split_at(head.len());
+        let (middle, last) = rest.split_at(size_of_val(words));
+        head.iter().zip(first).for_each(|(byte, from)| byte.store(*from, Ordering::Relaxed));
+        for (word, from) in words.iter().zip(middle.as_chunks().0) {
+            word.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
+        }
+        tail.iter().zip(last).for_each(|(byte, from)| byte.store(*from, Ordering::Relaxed));
+    }
+
+    /// A range as bytes up to the first word, words, and the bytes behind them.
+    fn parts(&self, offset: usize, len: usize) -> (&[AtomicU8], &[AtomicU64], &[AtomicU8]) {
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{len} bytes at {offset} are not inside {} bytes",
+            self.len
+        );
+        // SAFETY: just checked to be inside.
+        let place = unsafe { self.base.add(offset) }.cast::<AtomicU8>();
+        // SAFETY:
+        // - Alive, inside, aligned: checked; bytes need no alignment; the mapping outlives `self`.
+        // - Valid, shared: any byte is an `AtomicU8`, and it copes with others at work on it.
+        let bytes = unsafe { std::slice::from_raw_parts(place.as_ptr(), len) };
+        // SAFETY: eight bytes are an `AtomicU64`, whatever they are, and just as shared.
+        unsafe { bytes.align_to::<AtomicU64>() }
     }
 }
 
@@ -213,5 +280,36 @@ mod tests {
     fn empty_mapping_is_refused() {
         let fd = memfd("empty", 0).unwrap();
         assert_eq!(Mapping::map(fd.as_fd(), 0).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn bytes_are_copied_in_and_out_at_any_alignment() {
+        let fd = memfd("copied", PAGE as u64).unwrap();
+        let mapping = Mapping::map(fd.as_fd(), PAGE).unwrap();
+        let source: Vec<u8> = (1..=40).collect();
+        for offset in (0..10).chain([PAGE - 40]) {
+            for len in 0..=source.len() {
+                mapping.write(offset, &source[..len]);
+                let mut copy = vec![0; len];
+                mapping.read(offset, &mut copy);
+                assert_eq!(copy, source[..len], "{len} bytes at {offset}");
+                // Up to here and no further.
+                let mut next = [0];
+                if offset + len < PAGE {
+                    mapping.write(offset + len, &[0xEE]);
+                    mapping.write(offset, &source[..len]);
+                    mapping.read(offset + len, &mut next);
+                    assert_eq!(next, [0xEE], "{len} bytes at {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "are not inside")]
+    fn bytes_beyond_the_end_are_not_read() {
+        let fd = memfd("beyond", PAGE as u64).unwrap();
+        let mapping = Mapping::map(fd.as_fd(), PAGE).unwrap();
+        mapping.read(PAGE - 1, &mut [0; 2]);
     }
 }

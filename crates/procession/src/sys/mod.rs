@@ -11,5 +11,6 @@ pub(crate) mod cpu;
 pub(crate) mod fd;
 pub(crate) mod image;
 pub(crate) mod memory;
+pub(crate) mod named;
 pub(crate) mod process;
 pub(crate) mod tree;

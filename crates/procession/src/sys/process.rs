@@ -395,6 +395,20 @@ pub(crate) fn on_fork_child(handler: extern "C" fn()) {
     assert!(result == 0, "pthread_atfork failed: {}", io::Error::from_raw_os_error(result));
 }
 
+/// Has `handler` called when this process ends normally: by `exit` or a return from `main`.
+///
+/// Forked copies of this process call it too when they end that way. See
+/// [`atexit(3)`](https://man7.org/linux/man-pages/man3/atexit.3.html).
+///
+/// # Panics
+///
+/// Panics when there is no memory left, the one thing that can fail.
+pub(crate) fn at_exit(handler: extern "C" fn()) {
+    // SAFETY: a safe function without arguments may be called at any time, by the signature.
+    let result = unsafe { libc::atexit(handler) };
+    assert!(result == 0, "atexit failed: no memory");
+}
+
 /// Has `handler` called when `signal` arrives; a system call that it interrupts goes on if it can.
 ///
 /// For all threads of the process, until the next call for the same signal or `exec`. See
