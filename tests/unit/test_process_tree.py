@@ -1,5 +1,6 @@
 """Ending a process with all that it has started."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,10 +24,12 @@ signal.pause()
 
 @pytest.fixture
 def family():
-    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE) as root:
+    command = [sys.executable, "-c", FAMILY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as root:
         assert root.stdout.readline() == b"there\n"
         yield root
-        root.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(root.pid, signal.SIGKILL)
 
 
 def is_running(pid):
