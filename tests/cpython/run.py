@@ -282,7 +282,7 @@ def wait_until(condition):
 def members(group):
     """The running processes of a group, by number, with the command line of each.
 
-    Those that only wait to be reaped do not count.
+    Those that only wait to be reaped do not count, nor those whose memory is gone already.
     """
     found = {}
     for path in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
@@ -290,7 +290,8 @@ def members(group):
             state, _, number = (path / "stat").read_text().rpartition(") ")[2].split()[:3]
             if int(number) == group and state not in "ZX":
                 line = (path / "cmdline").read_bytes().replace(b"\0", b" ")
-                found[int(path.name)] = line.decode(errors="replace").strip()
+                if line:
+                    found[int(path.name)] = line.decode(errors="replace").strip()
     return found
 
 

@@ -26,7 +26,7 @@ assert multiprocessing is procession
 # Not imported before: their relative imports must find the original's modules, and not ours.
 import multiprocessing.managers
 import multiprocessing.shared_memory
-from multiprocessing import sharedctypes
+from multiprocessing import resource_sharer
 import multiprocessing.dummy.connection
 from multiprocessing.pool import MaybeEncodingError, ThreadPool
 import multiprocessing.process, multiprocessing.queues, multiprocessing.util
@@ -37,7 +37,7 @@ class Numbers(multiprocessing.managers.BaseManager):
 Numbers.register("list", list)
 
 def main():
-    for module in (multiprocessing.managers, sharedctypes, multiprocessing.dummy.connection):
+    for module in (multiprocessing.managers, resource_sharer, multiprocessing.dummy.connection):
         assert module.__spec__.name == module.__name__, module
         assert module.__name__.startswith("multiprocessing."), module
     assert multiprocessing.managers.process is original_process
