@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         ProcessError,
         TimeoutError,
     )
-    from procession.errors import BrokenPoolError, WorkerDiedError
+    from procession.errors import BrokenPoolError, OwnerDiedError, WorkerDiedError
     from procession.process import active_children, current_process, parent_process
 
     _default = context._default_context
@@ -81,6 +81,7 @@ __all__ = [
     "JoinableQueue",
     "Lock",
     "Manager",
+    "OwnerDiedError",
     "Pipe",
     "Pool",
     "Process",
@@ -119,6 +120,7 @@ _HOMES = {
     "BrokenPoolError": "errors",
     "BufferTooShort": "context",
     "Process": "_process",
+    "OwnerDiedError": "errors",
     "ProcessError": "context",
     "TimeoutError": "context",
     "WorkerDiedError": "errors",

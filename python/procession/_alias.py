@@ -29,6 +29,7 @@ _OURS = frozenset(
         "shared_memory",
         "sharedctypes",
         "spawn",
+        "synchronize",
     )
 )
 

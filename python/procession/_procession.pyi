@@ -1,22 +1,30 @@
 from collections.abc import Callable, Iterable, Iterator
-from types import GenericAlias
-from typing import Any, Generic, Self, SupportsIndex, TypeAlias, TypeVar, final
+from types import GenericAlias, TracebackType
+from typing import Any, Final, Generic, Self, SupportsIndex, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ApplyResult",
+    "Barrier",
     "Block",
     "Boot",
+    "BoundedSemaphore",
     "Child",
+    "Condition",
+    "Event",
     "ForkServer",
     "IMapIterator",
     "IMapUnorderedIterator",
+    "Lock",
     "LockedField",
     "MapResult",
     "Parcel",
     "Pool",
     "Queue",
+    "RLock",
+    "SemLock",
+    "Semaphore",
     "ShareableListBase",
     "SynchronizedArray",
     "SynchronizedBase",
@@ -162,6 +170,297 @@ class Queue(Generic[_T]):
 
     def cancel_join_thread(self) -> None:
         """Do nothing: a process never waits for its queues when it ends."""
+
+@disjoint_base
+class SemLock:
+    """What locks and semaphores have in common.
+
+    They can be passed on at any time: as an argument of a process, through a queue, to a task of a
+    pool, inside other objects. Waiters sleep, and one that has waited for some milliseconds comes
+    before all others.
+
+    Args:
+        kind: `RECURSIVE_MUTEX` or `SEMAPHORE` of `procession.synchronize`.
+        value: How often it can be acquired before somebody has to wait.
+        maxvalue: The value that it cannot exceed.
+        ctx: The context that it is made by. It makes no difference.
+    """
+
+    SEM_VALUE_MAX: Final[int]
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: object) -> None: ...
+    def __getstate__(self) -> tuple[int, int, bool]: ...
+    def __setstate__(self, state: tuple[int, int, bool], /) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Take it, and say whether that succeeded.
+
+        Args:
+            block: Whether to wait if it cannot be taken at once.
+            timeout: Longest time to wait, in seconds; `None` for no limit, zero not to wait.
+
+        Raises:
+            OwnerDiedError: The process that held the lock died, and the lock was made with
+                `on_owner_death="raise"`. It is free again.
+        """
+
+    def release(self) -> None:
+        """Give it back, and wake one who waits.
+
+        Raises:
+            ValueError: The lock is not held, or the semaphore is at its maximum.
+            AssertionError: It is an `RLock`, and this thread does not hold it.
+        """
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+    def locked(self) -> bool:
+        """Say whether it cannot be taken at this moment."""
+
+    @property
+    def owner_died(self) -> bool:
+        """Whether a process died that held the lock, and it was taken over through this object."""
+
+    def _count(self) -> int: ...
+    def _is_mine(self) -> bool: ...
+    def _get_value(self) -> int: ...
+    def _is_zero(self) -> bool: ...
+    def _after_fork(self) -> None: ...
+    @property
+    def _semlock(self) -> Self: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def maxvalue(self) -> int: ...
+    @property
+    def handle(self) -> int: ...
+    @property
+    def name(self) -> None: ...
+
+class Lock(SemLock):
+    """A lock that is held by one thread of one process, and that anybody may release.
+
+    When the process that holds it is killed, the next one that waits takes it over. When that
+    process ends of its own accord the lock stays held, until somebody releases it.
+
+    Args:
+        ctx: The context that it is made by. It makes no difference.
+        on_owner_death: What `acquire` does when the process that held the lock was killed: "warn"
+            takes the lock over, sets `owner_died` and logs a warning once; "raise" raises
+            `OwnerDiedError`, with the lock free again.
+
+    Example:
+        ```python
+        from procession import Lock, Process
+
+        def greet(lock, name):
+            with lock:
+                print("hello", name)
+
+        if __name__ == "__main__":
+            lock = Lock()
+            children = [Process(target=greet, args=(lock, name)) for name in "abc"]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+        ```
+    """
+
+    def __init__(self, *, ctx: object, on_owner_death: str = "warn") -> None: ...
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+class RLock(SemLock):
+    """A lock that its holder may take again, and must release as often.
+
+    When the process that holds it ends or is killed, the next one that waits takes it over.
+
+    Args:
+        ctx: The context that it is made by. It makes no difference.
+        on_owner_death: As for `Lock`, for a process that has ended too.
+    """
+
+    def __init__(self, *, ctx: object, on_owner_death: str = "warn") -> None: ...
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+class Semaphore(SemLock):
+    """A counter that processes take from and give back to, and wait for while it is zero.
+
+    What a killed process has acquired is not given back: another one may be meant to release it.
+
+    Args:
+        value: The counter's value at first.
+        ctx: The context that it is made by. It makes no difference.
+    """
+
+    def __init__(self, value: int = 1, *, ctx: object) -> None: ...
+    def get_value(self) -> int:
+        """Return the value at this moment."""
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+class BoundedSemaphore(Semaphore):
+    """A semaphore whose value cannot exceed what it was at first."""
+
+    def __init__(self, value: int = 1, *, ctx: object) -> None: ...
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+
+@disjoint_base
+class Condition:
+    """Lets processes wait until another one, which holds the same lock, notifies them.
+
+    Args:
+        lock: A `Lock` or an `RLock`.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, lock: SemLock, /) -> None: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...], /) -> None: ...
+    def acquire(self, block: object | None = None, timeout: float | None = None) -> bool:
+        """Take the lock, and say whether that succeeded."""
+
+    def release(self) -> None:
+        """Give the lock back."""
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None = None,
+        _value: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+        /,
+    ) -> None: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Release the lock, block until notified, and take the lock again.
+
+        Returns:
+            Whether it was notified within `timeout` seconds.
+
+        Raises:
+            AssertionError: This thread does not hold the lock.
+        """
+
+    def notify(self, n: int = 1) -> None:
+        """Wake up to `n` of those who wait, those who have waited longest first.
+
+        One who is killed before it has returned leaves its notification to the next.
+
+        Raises:
+            AssertionError: This thread does not hold the lock.
+        """
+
+    def notify_all(self) -> None:
+        """Wake all who wait."""
+
+    @property
+    def _lock(self) -> SemLock: ...
+    def _waiters(self) -> int: ...
+
+@disjoint_base
+class Event:
+    """A flag that any process of the tree can set, clear and wait for.
+
+    Args:
+        ctx: The context that it is made by. It makes no difference.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, *, ctx: object) -> None: ...
+    def __getstate__(self) -> tuple[int]: ...
+    def __setstate__(self, state: tuple[int], /) -> None: ...
+    def is_set(self) -> bool:
+        """Say whether the flag is set."""
+
+    def set(self) -> None:
+        """Set the flag and wake all who wait for it."""
+
+    def clear(self) -> None:
+        """Clear the flag. Who waited while it was set goes on nevertheless."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the flag is set, and say whether it was within `timeout` seconds."""
+
+@final
+class Barrier:
+    """What `procession.Barrier` works with.
+
+    Args:
+        parties: How many must come; `None` for an object that `__setstate__` makes.
+    """
+
+    def __new__(cls, parties: int | None = None) -> Self: ...
+    def __getstate__(self) -> tuple[int]: ...
+    def __setstate__(self, state: tuple[int], /) -> None: ...
+    def wait(self, timeout: float | None = None, action: Callable[[], object] | None = None) -> int:
+        """Block until all have come, and return how many had come before.
+
+        The last one to come calls `action` before any goes on.
+
+        Raises:
+            threading.BrokenBarrierError: Not all came within `timeout` seconds, or somebody else
+                gave up or was killed, or the barrier was reset.
+        """
+
+    def reset(self) -> None:
+        """Make the barrier as new. Those who wait get an error."""
+
+    def abort(self) -> None:
+        """Break the barrier: those who wait, and those who come later, get an error."""
+
+    @property
+    def parties(self) -> int:
+        """How many must come."""
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait at this moment."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the barrier is broken."""
 
 @disjoint_base
 class ApplyResult(Generic[_R_co]):

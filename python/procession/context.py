@@ -82,6 +82,53 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
             retries=retries,
         )
 
+    def Lock(self) -> Any:
+        """Return a lock that is not recursive."""
+        from procession.synchronize import Lock
+
+        return Lock(ctx=self.get_context())
+
+    def RLock(self) -> Any:
+        """Return a lock that its owner can take several times."""
+        from procession.synchronize import RLock
+
+        return RLock(ctx=self.get_context())
+
+    def Condition(self, lock: Any = None) -> Any:
+        """Return a condition, over `lock` or a new recursive one."""
+        from procession.synchronize import Condition
+
+        return Condition(lock, ctx=self.get_context())
+
+    def Semaphore(self, value: int = 1) -> Any:
+        """Return a semaphore with this many permits."""
+        from procession.synchronize import Semaphore
+
+        return Semaphore(value, ctx=self.get_context())
+
+    def BoundedSemaphore(self, value: int = 1) -> Any:
+        """Return a semaphore that refuses more releases than acquisitions."""
+        from procession.synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value, ctx=self.get_context())
+
+    def Event(self) -> Any:
+        """Return an event, which is not set."""
+        from procession.synchronize import Event
+
+        return Event(ctx=self.get_context())
+
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return a barrier at which `parties` processes wait for each other."""
+        from procession.synchronize import Barrier
+
+        return Barrier(parties, action, timeout, ctx=self.get_context())
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Return a `ctypes` object in shared memory."""
         from procession.sharedctypes import RawValue

@@ -2,7 +2,13 @@
 
 from procession import context
 
-__all__ = ["BrokenPoolError", "ProcessError", "TimeoutError", "WorkerDiedError"]
+__all__ = [
+    "BrokenPoolError",
+    "OwnerDiedError",
+    "ProcessError",
+    "TimeoutError",
+    "WorkerDiedError",
+]
 
 ProcessError = context.ProcessError
 TimeoutError = context.TimeoutError
@@ -29,3 +35,7 @@ class WorkerDiedError(ProcessError):
 
 class BrokenPoolError(ProcessError):
     """No worker of a pool could start; the text says why."""
+
+
+class OwnerDiedError(ProcessError):
+    """A lock was held by a process that was killed; what it protects may be half-changed."""

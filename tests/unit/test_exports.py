@@ -7,17 +7,7 @@ import pytest
 import procession
 
 # What is answered by the original's own classes so far; the README says the same.
-ORIGINAL_S = [
-    "BoundedSemaphore",
-    "Condition",
-    "Event",
-    "JoinableQueue",
-    "Lock",
-    "Pipe",
-    "RLock",
-    "Semaphore",
-    "SimpleQueue",
-]
+ORIGINAL_S = ["JoinableQueue", "Pipe", "SimpleQueue"]
 
 
 def test_every_public_name_of_the_original_is_there():

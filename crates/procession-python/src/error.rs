@@ -13,8 +13,10 @@ use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
 use procession::process::{BootError, SpawnError, TreeError};
 use procession::shm::ArenaError;
+use procession::sync::{BarrierError, ConditionError, LockError, SemaphoreError};
 use pyo3::exceptions::{
-    PyConnectionResetError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError,
+    PyAssertionError, PyConnectionResetError, PyMemoryError, PyOSError, PyRuntimeError,
+    PyValueError,
 };
 use pyo3::prelude::*;
 
@@ -30,6 +32,7 @@ mod python {
     import_exception!(procession.errors, WorkerDiedError);
     import_exception!(queue, Empty);
     import_exception!(queue, Full);
+    import_exception!(threading, BrokenBarrierError);
 }
 
 /// An exception made of an error of the engine, or one that Python code raised.
@@ -170,6 +173,47 @@ impl From<WaitError> for EngineError {
     }
 }
 
+impl From<LockError> for EngineError {
+    fn from(error: LockError) -> Self {
+        // The original's own words.
+        Self(match error {
+            LockError::NotOwner => {
+                PyAssertionError::new_err("attempt to release recursive lock not owned by thread")
+            }
+            _ => PyValueError::new_err("semaphore or lock released too many times"),
+        })
+    }
+}
+
+impl From<SemaphoreError> for EngineError {
+    fn from(error: SemaphoreError) -> Self {
+        match error {
+            SemaphoreError::Arena(source) => source.into(),
+            // The original's own words.
+            _ => Self(PyValueError::new_err("semaphore or lock released too many times")),
+        }
+    }
+}
+
+impl From<ConditionError> for EngineError {
+    fn from(error: ConditionError) -> Self {
+        match error {
+            ConditionError::Arena(source) => source.into(),
+            other => Self(PyAssertionError::new_err(other.to_string())),
+        }
+    }
+}
+
+impl From<BarrierError> for EngineError {
+    fn from(error: BarrierError) -> Self {
+        Self(match error {
+            BarrierError::Arena(source) => return source.into(),
+            BarrierError::NoParties => PyValueError::new_err(error.to_string()),
+            other => python::BrokenBarrierError::new_err(other.to_string()),
+        })
+    }
+}
+
 impl From<PoolError> for EngineError {
     fn from(error: PoolError) -> Self {
         Self(match error {
@@ -215,6 +259,12 @@ fn worker_died(death: &WorkerDied) -> PyErr {
 }
 
 impl Interruption for WaitError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for BarrierError {
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted)
     }

@@ -22,6 +22,7 @@ mod pool;
 mod process;
 mod queue;
 mod result;
+mod sync;
 mod tree;
 mod wait;
 mod worker;
@@ -54,6 +55,11 @@ mod _procession {
     use crate::queue::PyQueue;
     #[pymodule_export]
     use crate::result::{PyApplyResult, PyMapResult};
+    #[pymodule_export]
+    use crate::sync::{
+        PyBarrier, PyBoundedSemaphore, PyCondition, PyEvent, PyLock, PyRLock, PySemLock,
+        PySemaphore,
+    };
     #[pymodule_export]
     use crate::tree::kill_process_tree;
     #[pymodule_export]

@@ -8,7 +8,7 @@
 //! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
 //! | [`channel`]     | queues between any processes of a tree                               |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
-//! | [`sync`]        | locks and semaphores between any processes of a tree                 |
+//! | [`sync`]        | locks, conditions, events, barriers between any processes of a tree  |
 //! | [`shm`]         | the shared memory beneath all of these                               |
 //!
 //! The processes of a tree share one arena of memory that has no name in the system and goes

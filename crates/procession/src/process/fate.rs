@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::process::child::Child;
 use crate::process::status::ExitStatus;
-use crate::shm::{ArenaError, Handle, Shared, ShmSafe};
+use crate::shm::{Arena, ArenaError, Handle, Shared, ShmSafe};
 use crate::sync::event_count::EventCount;
 use crate::sync::spin::SpinBudget;
 use crate::sys::process;
@@ -287,9 +287,9 @@ pub(crate) fn come_to_life(board: Shared<Board>, place: u32) {
 
 /// Says that this process is about to exit with `code`, of which the lowest 8 bits count.
 ///
-/// To be called right before the exit. If the fork server that made this process is killed, its
-/// client still learns the code. Does nothing in any other process, and costs one system call at
-/// most.
+/// To be called right before the exit. It is known then that this process was not killed, and a
+/// lock that it holds stays held (see [`Lock`](crate::sync::Lock)). If a fork server made this
+/// process and is killed, its client still learns the code. Costs one system call at most.
 ///
 /// # Examples
 ///
@@ -298,6 +298,11 @@ pub(crate) fn come_to_life(board: Shared<Board>, place: u32) {
 /// std::process::exit(3);
 /// ```
 pub fn announce_exit(code: i32) {
+    if Arena::exists()
+        && let Ok(arena) = Arena::current()
+    {
+        arena.mark_ended_normally();
+    }
     let Some(own) = OWN.get() else { return };
     if own.pid == process::getpid() {
         let word = u64::from(code as u8) << CODE_SHIFT | pack(LEAVING, own.pid);

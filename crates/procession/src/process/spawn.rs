@@ -469,6 +469,7 @@ fn run_forked<R: Serialize>(
         Err(reason) => exchange::refuse(exchange, &reason),
     };
     flush();
+    fate::announce_exit(code);
     process::exit_now(code)
 }
 

@@ -73,10 +73,16 @@ impl Arena {
     /// # Errors
     ///
     /// [`ArenaError::Os`] when the system gives no memory or address space.
+    #[inline]
     pub fn current() -> Result<&'static Self, ArenaError> {
-        if let Some(arena) = CURRENT.get() {
-            return Ok(arena);
+        match CURRENT.get() {
+            Some(arena) => Ok(arena),
+            None => Self::first(),
         }
+    }
+
+    #[cold]
+    fn first() -> Result<&'static Self, ArenaError> {
         let _setup = SETUP.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(arena) = CURRENT.get() {
             return Ok(arena);
@@ -315,7 +321,7 @@ impl Arena {
         }
     }
 
-    fn lock_runs(&self) -> Taken<'_> {
+    pub(super) fn lock_runs(&self) -> Taken<'_> {
         let taken = self.lock_at(header::RUNS_LOCK).lock(self);
         if taken.owner_died.is_some() {
             self.runs().recover();
@@ -500,6 +506,14 @@ fn report(place: Place<'_>, visit: &mut impl FnMut(Place<'_>, Handle, State)) {
 fn prepare_process() {
     process::on_fork_child(forget_me);
     process::at_exit(names::unlink_at_exit);
+    process::at_exit(say_goodbye);
+}
+
+/// Runs when this process ends by `exit`.
+extern "C" fn say_goodbye() {
+    if let Some(arena) = CURRENT.get() {
+        arena.mark_ended_normally();
+    }
 }
 
 /// Runs in a child right after `fork`, where only atomic stores are allowed.

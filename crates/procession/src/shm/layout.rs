@@ -114,6 +114,8 @@ pub(super) mod slot {
     pub(in crate::shm) const CURSOR: u64 = 40;
     /// Held by a thread of the process while it changes a reference count.
     pub(in crate::shm) const OP_LOCK: u64 = 48;
+    /// The generation of the last member here that ended of its own accord.
+    pub(in crate::shm) const ENDED: u64 = 56;
     /// The change of a reference count under way, see `refs`.
     pub(in crate::shm) const OP: u64 = 64;
     pub(in crate::shm) const OP_TARGET: u64 = 72;

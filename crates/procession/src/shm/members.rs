@@ -14,14 +14,37 @@
 //! again, so one that was cut short is simply repeated: finish the reference count that the dead
 //! process was changing, drop the references in its ledger, free the blocks it owned, free the
 //! slot.
+//!
+//! # Ends that are no deaths
+//!
+//! A process that ends of its own accord writes its generation into `ENDED` of its slot before.
+//! Whoever finds it dead can so tell it from one that was killed, and what it owned on purpose, a
+//! lock that it has not released, stays its own. The slot goes to another process some day. So the
+//! burial of a process that ended in this way first replaces its number in all objects that begin
+//! with one (their type tag is [`OWNED`]) by [`NOBODY`]:
+//!
+//! - A number that still stands there when the slot is free or has another generation is that of a
+//!   process that was killed. Whoever has drawn that conclusion replaces the number by
+//!   compare-and-swap, which fails if the burial was first.
+//! - A process that is killed after it wrote `ENDED` counts as ended. A burial that is cut short is
+//!   done again, and finds fewer numbers to replace.
 
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::shm::arena::Arena;
 use crate::shm::error::ArenaError;
 use crate::shm::layout::{header, slot};
+use crate::shm::refs::{OBJECT_HEADER, TAG};
 use crate::shm::robust::{Liveness, Taken};
 use crate::shm::word::{Kind, Member, SLOTS};
 use crate::sys::process;
+
+/// Type tag of objects that begin with a word whose bits 0–30 are the number of the member that
+/// owns them.
+pub(crate) const OWNED: u32 = u32::from_le_bytes(*b"lock");
+/// In place of a number: owned by a process that has ended. No member has this number.
+pub(crate) const NOBODY: u32 = 1;
+/// The bits of the word that are the number.
+const NUMBER: u64 = (1 << 31) - 1;
 
 const FREE: u64 = 0;
 const RESERVED: u64 = 1;
@@ -45,7 +68,7 @@ fn generation(word: u64) -> u32 {
 }
 
 impl Arena {
-    pub(super) fn slot_word(&self, slot: usize, field: u64) -> &crate::primitive::AtomicU64 {
+    pub(super) fn slot_word(&self, slot: usize, field: u64) -> &AtomicU64 {
         self.memory.word(self.slot_at(slot) + field)
     }
 
@@ -59,6 +82,7 @@ impl Arena {
     /// # Panics
     ///
     /// Panics when the tree has as many processes as an arena can tell apart.
+    #[inline]
     pub(crate) fn me(&self) -> Member {
         if let Some(me) = Member::from_raw(self.me.load(Ordering::Relaxed)) {
             return me;
@@ -171,6 +195,30 @@ impl Arena {
         }
     }
 
+    /// Notes that this process is about to end of its own accord, so that a lock which it holds
+    /// stays held.
+    ///
+    /// Ending by `exit` or by returning from `main` does this by itself. Call it before an end that
+    /// goes past that, such as `_exit`.
+    pub fn mark_ended_normally(&self) {
+        if let Some(me) = Member::from_raw(self.me.load(Ordering::Relaxed)) {
+            let generation = u64::from(me.generation());
+            self.slot_word(me.slot(), slot::ENDED).store(generation, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether `member` is dead and did not end of its own accord.
+    ///
+    /// An object of its own that was signed over meanwhile does not have its number any more.
+    pub(crate) fn was_killed(&self, member: Member) -> bool {
+        !self.is_alive(member) && !self.ended_normally(member)
+    }
+
+    fn ended_normally(&self, member: Member) -> bool {
+        let ended = self.slot_word(member.slot(), slot::ENDED).load(Ordering::SeqCst);
+        ended == u64::from(member.generation())
+    }
+
     fn runs_still(&self, at: usize) -> bool {
         let pid = self.slot_word(at, slot::PID).load(Ordering::Acquire) as u32;
         let birth = self.slot_word(at, slot::BIRTH).load(Ordering::Relaxed);
@@ -252,6 +300,9 @@ impl Arena {
             self.free_for(handle, member);
         }
         self.restore_hints();
+        if self.ended_normally(member) {
+            self.sign_over(member);
+        }
         for field in [slot::PID, slot::BIRTH, slot::PARENT, slot::LEDGER, slot::CURSOR] {
             self.slot_word(at, field).store(0, Ordering::Relaxed);
         }
@@ -260,6 +311,19 @@ impl Arena {
         }
         self.slot_word(at, slot::OP_LOCK).store(0, Ordering::Relaxed);
         word.store(pack(FREE, 0, member.generation()), Ordering::SeqCst);
+    }
+
+    /// Lets everything that begins with the number of `member` belong to nobody.
+    fn sign_over(&self, member: Member) {
+        // With the lock the runs stand still, so that none is missed. A block may change hands
+        // nevertheless; then the word is another, and the compare-and-swap leaves it.
+        let _lock = self.lock_runs();
+        self.for_each_block(|place, _, state| {
+            let tag = |offset| self.memory.word(offset + TAG).load(Ordering::Acquire);
+            if state.kind == Kind::Shared && tag(place.offset) == u64::from(OWNED) {
+                disown(self.memory.word(place.offset + OBJECT_HEADER), member);
+            }
+        });
     }
 
     /// Buries a slot that was reserved by a process that is dead now, unless the child has come
@@ -315,6 +379,19 @@ impl Arena {
         (0..self.slots_used())
             .filter(|at| phase(self.slot_word(*at, slot::PHASE).load(Ordering::Relaxed)) != FREE)
             .count()
+    }
+}
+
+/// Replaces the number of `member` in `word`, if it is there.
+fn disown(word: &AtomicU64, member: Member) {
+    let mut seen = word.load(Ordering::SeqCst);
+    while seen & NUMBER == u64::from(member.raw()) {
+        // The upper half says which thread; there is none any more.
+        let nobody = seen & (NUMBER + 1) | u64::from(NOBODY);
+        match word.compare_exchange(seen, nobody, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
     }
 }
 

@@ -41,9 +41,12 @@ pub use arena::{Arena, ArenaStats};
 pub use block::{Block, Word};
 pub(crate) use block::{Guarded, GuardedBytes};
 pub use error::ArenaError;
+#[cfg(all(test, not(loom)))]
+pub(crate) use members::NOBODY;
+pub(crate) use members::OWNED;
 pub(crate) use memory::ShmSafe;
 pub use parcel::{Parcel, Pins, is_packing, pack};
-pub(crate) use robust::{RobustLock, Taken};
+pub(crate) use robust::{Liveness, RobustLock, Taken};
 pub(crate) use shared::Shared;
 pub(crate) use word::Owner;
 pub use word::{Handle, Member};

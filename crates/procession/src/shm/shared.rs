@@ -14,7 +14,7 @@ use crate::shm::error::ArenaError;
 use crate::shm::memory::ShmSafe;
 use crate::shm::parcel;
 use crate::shm::refs::{LENGTH, OBJECT_HEADER, TAG};
-use crate::shm::word::{ALIGN, Handle, Member, Owner};
+use crate::shm::word::{ALIGN, Handle, Member, Owner, State};
 
 /// One reference of this process to an object: an entry in its ledger.
 #[derive(Debug)]
@@ -128,6 +128,45 @@ impl<T: ShmSafe> Shared<T> {
             return Err(ArenaError::Stale { handle: self.handle() });
         }
         Ok((arena.memory.address(place.offset + at, len, ALIGN), len as usize))
+    }
+}
+
+impl<T: ShmSafe> Shared<T> {
+    /// Adds a zeroed `P` to the object, which it goes with.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutOfMemory`] when the arena is at its limit.
+    pub(crate) fn add_part<P: ShmSafe>(&self) -> Result<Handle, ArenaError> {
+        const { assert!(align_of::<P>() as u64 <= OBJECT_HEADER) };
+        let arena = Arena::current()?;
+        let size = OBJECT_HEADER as usize + size_of::<P>();
+        let block = arena.alloc(size, Owner::Member(arena.me()))?;
+        let offset = arena.place(block)?.offset;
+        arena.memory.zero(offset, size as u64);
+        let tag = arena.memory.word(offset + TAG);
+        tag.store(u64::from(P::TAG), crate::primitive::Ordering::Relaxed);
+        arena.give(block, Owner::Block(self.handle()))?;
+        Ok(block)
+    }
+
+    /// A part that was added to the object.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when `part` is no part of this object, or no `P`.
+    pub(crate) fn part<P: ShmSafe>(&self, part: Handle) -> Result<&P, ArenaError> {
+        let arena = Arena::current()?;
+        let place = arena.place(part)?;
+        let state = State::unpack(place.state.load(crate::primitive::Ordering::Acquire));
+        let tag = arena.memory.word(place.offset + TAG).load(crate::primitive::Ordering::Relaxed);
+        if state.kind != Owner::Block(self.handle()).into() || tag != u64::from(P::TAG) {
+            return Err(ArenaError::Stale { handle: part });
+        }
+        // SAFETY: the block belongs to the object, which `self` keeps alive for as long as the
+        // reference lives, so it is not freed; its tag, written before it was given to the object,
+        // says that every process uses it as a `P`.
+        Ok(unsafe { arena.memory.object::<P>(place.offset + OBJECT_HEADER) })
     }
 }
 

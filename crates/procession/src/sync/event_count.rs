@@ -133,25 +133,29 @@ impl EventCount {
     ///
     /// The caller has just made the condition true with a `SeqCst` store or read-modify-write.
     /// Where the waiters wait for different things, a `count` of `u32::MAX` must wake them all.
+    /// Returns how many were asleep and are awake now.
     #[inline]
-    pub(crate) fn notify(&self, count: u32) {
+    pub(crate) fn notify(&self, count: u32) -> usize {
         // To loom a `SeqCst` access is no more than acquire and release; the fence says what the
         // load means.
         #[cfg(loom)]
         fence(Ordering::SeqCst);
-        if self.word.load(Ordering::SeqCst) & SLEEPERS != 0 {
-            self.notify_sleepers(count);
+        if self.word.load(Ordering::SeqCst) & SLEEPERS == 0 {
+            0
+        } else {
+            self.notify_sleepers(count)
         }
     }
 
     #[cold]
-    fn notify_sleepers(&self, count: u32) {
-        let Some((left, counted_off)) = self.count_off(count) else { return };
+    fn notify_sleepers(&self, count: u32) -> usize {
+        let Some((left, counted_off)) = self.count_off(count) else { return 0 };
         self.notifier_cpu.note();
         let woken = futex::wake(&self.word, counted_off);
         if woken < counted_off as usize {
             self.clear(left);
         }
+        woken
     }
 
     /// Takes up to `count` announcements and gives a new notification number. Returns the word

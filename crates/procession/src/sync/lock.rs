@@ -2,18 +2,23 @@
 //!
 //! # Shared state
 //!
-//! | word    | value  | meaning                                             |
-//! |---------|--------|-----------------------------------------------------|
-//! | `owner` | 0      | free                                                |
-//! |         | member | held; the process that took it                      |
-//! | `event` |        | the waiters; notified of every release              |
+//! `word` says who took the lock:
 //!
-//! Zeroed memory is a free lock.
+//! | bits  | value  | meaning                                                            |
+//! |-------|--------|--------------------------------------------------------------------|
+//! | 0–30  | 0      | free                                                               |
+//! |       | 1      | held; the process that took it has ended and not released it       |
+//! |       | member | held; the process that took it                                     |
+//! | 31    |        | claimed: only a waiter that has waited for long may take it        |
+//! | 32–63 |        | the thread that took it                                            |
 //!
-//! - Taking is a compare-and-swap of `owner` from 0, releasing a swap to 0 and a notification.
-//!   Any process may release, as with `multiprocessing.Lock`, so the owner is a record of who
-//!   took the lock and no permission.
-//! - A released lock goes to whoever comes first, which may be one who never waited.
+//! `waiters` are those who wait, see `waiters.rs`, notified of every release. Zeroed memory is a
+//! free lock.
+//!
+//! - Taking is a compare-and-swap of the word from 0; for a waiter that has waited for long, also
+//!   from a mere claim.
+//! - Releasing takes away all but the claim, and notifies one waiter. Any process may release, as
+//!   with `multiprocessing.Lock`, so the owner is a record of who took the lock and no permission.
 //!
 //! # Memory ordering
 //!
@@ -22,10 +27,15 @@
 //!
 //! # When a process dies
 //!
-//! A waiter waits in slices, of 20 ms at first and doubling up to 200 ms. After each it looks
-//! whether the owner still lives. If not, it swaps the dead owner's number for its own: the dead
-//! cannot take the lock again, so of several waiters one succeeds, and it is told. A releaser
-//! killed between the swap and the notification delays a waiter until its slice ends.
+//! - The owner is killed. A waiter looks whether the owner still lives: after 20 ms at first, then
+//!   after longer and longer times of up to a second. If not, it swaps the word for its own: the
+//!   dead cannot take the lock again, so of several waiters one succeeds, and it is told.
+//! - The owner ends of its own accord. The lock stays held: another process may release it. The
+//!   arena knows how the owner ended; before it forgets, when it buries the owner, it replaces the
+//!   owner's number by 1 (see `shm/members.rs`). So a waiter that is told "killed" for the number
+//!   that it has read either reads it as it was, or its swap fails.
+//! - A releaser killed between the release and the notification delays a waiter until its slice
+//!   ends.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::fmt;
@@ -34,14 +44,15 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WaitError;
-use crate::primitive::{AtomicU32, Ordering};
-use crate::shm::{Arena, ArenaError, Member, Shared, ShmSafe};
-use crate::sync::event_count::EventCount;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::shm::{ArenaError, Handle, Member, OWNED, Shared, ShmSafe};
 use crate::sync::spin::SpinBudget;
+use crate::sync::waiters::{Gate, Waiters, deadline_after};
+use crate::sync::who::{MEMBER, SPARE, Who, arena};
 
-// In a model no time passes.
-const FIRST_SLICE: Duration = Duration::from_millis(if cfg!(loom) { 3_600_000 } else { 20 });
-const LONGEST_SLICE: Duration = Duration::from_millis(200);
+/// Set while a waiter wants the lock handed on to it.
+const CLAIMED: u64 = SPARE;
+
 /// Looking whether a process lives reads a file of `/proc`, too much for every failed try.
 const TRIES_PER_LOOK: u32 = 64;
 
@@ -52,7 +63,8 @@ const TRIES_PER_LOOK: u32 = 64;
 /// sent to other processes, in a message or as an argument, are the same lock.
 ///
 /// When the process that took it is killed, a waiter takes the lock over and is told so with
-/// [`LockOutcome::OwnerDied`]: what the lock protects may be half-changed.
+/// [`LockOutcome::OwnerDied`]: what the lock protects may be half-changed. If that process ends of
+/// its own accord instead, the lock stays held until somebody releases it.
 ///
 /// # Examples
 ///
@@ -86,12 +98,27 @@ pub enum LockOutcome {
     OwnerDied(Member),
 }
 
+/// Who holds a lock, as the calling thread sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody: the lock is free.
+    Nobody,
+    /// The calling thread took it.
+    ThisThread,
+    /// Another thread of this process took it.
+    OtherThread,
+    /// Another process took it, which may have ended.
+    OtherProcess,
+}
+
 /// Why a lock could not be released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
     /// Nobody holds it.
     NotHeld,
+    /// Another thread or process holds it, and only that may release it.
+    NotOwner,
 }
 
 impl Lock {
@@ -108,11 +135,31 @@ impl Lock {
         Self { state, spin: SpinBudget::new(), failed_tries: AtomicU32::new(0) }
     }
 
+    /// Opens the lock that `raw`, which [`note`](Self::note) gave, stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when it is gone.
+    pub fn open(raw: u64) -> Result<Self, ArenaError> {
+        Shared::open(Handle::from_raw(raw)).map(Self::over)
+    }
+
+    /// The number that stands for the lock in the data which [`pack`](crate::shm::pack) is packing
+    /// on this thread, for serializers that know nothing of serde.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutsideTree`] outside of `pack`.
+    pub fn note(&self) -> Result<u64, ArenaError> {
+        self.state.pack().map(Handle::raw)
+    }
+
     /// Blocks until the lock is held by this process, or `deadline` has passed.
     ///
     /// Without a deadline it waits for ever; one in the past means the same as
-    /// [`try_acquire`](Self::try_acquire). A release wakes one waiter, and the death of the
-    /// owner is noticed within about 200 ms.
+    /// [`try_acquire`](Self::try_acquire). A release wakes one waiter; one that has waited for
+    /// some milliseconds comes before all others. That the owner was killed is noticed after 20 ms,
+    /// and after up to two seconds by those who have waited for long.
     ///
     /// # Errors
     ///
@@ -132,32 +179,53 @@ impl Lock {
     /// assert_eq!(lock.acquire(Some(soon)), Err(WaitError::TimedOut));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        let arena = arena();
-        if self.state.take(arena.me()) {
+        let who = Who::here();
+        if self.state.take(who) {
             return Ok(LockOutcome::Acquired);
         }
+        self.wait(who, deadline)
+    }
+
+    #[cold]
+    fn wait(&self, who: Who, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
         if deadline.is_some_and(|at| at <= Instant::now()) {
             return self.try_acquire().ok_or(WaitError::TimedOut);
         }
-        self.state.wait(arena.me(), &self.spin, deadline, |owner| arena.is_alive(owner))
+        self.state.wait(who, &self.spin, deadline, |owner| arena().was_killed(owner))
+    }
+
+    /// Blocks as [`acquire`](Self::acquire) does, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_for(&self, timeout: Duration) -> Result<LockOutcome, WaitError> {
+        self.acquire(deadline_after(timeout))
     }
 
     /// Takes the lock if that is possible without waiting; `None` if not.
     ///
     /// Not every failed try looks whether the owner still lives, but one of 64 does. So a
     /// program that tries again and again gets past a killed owner.
+    #[inline]
     pub fn try_acquire(&self) -> Option<LockOutcome> {
-        let arena = arena();
-        if self.state.take(arena.me()) {
-            return Some(LockOutcome::Acquired);
+        let who = Who::here();
+        if self.state.take(who) {
+            Some(LockOutcome::Acquired)
+        } else {
+            self.look_after_failure(who)
         }
+    }
+
+    #[cold]
+    fn look_after_failure(&self, who: Who) -> Option<LockOutcome> {
         let tries = self.failed_tries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if !tries.is_multiple_of(TRIES_PER_LOOK) {
             return None;
         }
-        let dead = self.state.take_over(arena.me(), |owner| arena.is_alive(owner))?;
-        Some(LockOutcome::OwnerDied(dead))
+        self.state.take_past_the_dead(who, |owner| arena().was_killed(owner))
     }
 
     /// Frees the lock and wakes one waiter. Whoever calls this need not be who took the lock.
@@ -175,20 +243,37 @@ impl Lock {
     /// assert_eq!(lock.release(), Err(LockError::NotHeld));
     /// # Ok::<(), procession::shm::ArenaError>(())
     /// ```
+    #[inline]
     pub fn release(&self) -> Result<(), LockError> {
         self.state.release()
     }
 
-    /// The process that took the lock; `None` if it is free.
+    /// The process that took the lock; `None` if it is free, or if that process has ended.
     pub fn owner(&self) -> Option<Member> {
         self.state.owner()
     }
-}
 
-/// The arena that every shared object of this process lives in.
-fn arena() -> &'static Arena {
-    // Whoever has a shared object has the arena, and nobody takes it away.
-    Arena::current().expect("the arena of a lock is there")
+    /// Whether somebody holds the lock at this moment.
+    pub fn is_held(&self) -> bool {
+        self.state.is_held()
+    }
+
+    /// Who holds the lock at this moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::sync::{Holder, Lock};
+    ///
+    /// let lock = Lock::new()?;
+    /// assert_eq!(lock.holder(), Holder::Nobody);
+    /// lock.acquire(None)?;
+    /// assert_eq!(lock.holder(), Holder::ThisThread);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn holder(&self) -> Holder {
+        self.state.holder(Who::here())
+    }
 }
 
 impl Clone for Lock {
@@ -208,92 +293,175 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotHeld => "a lock was released that nobody holds",
+            Self::NotOwner => "a lock was released by a thread or a process that does not hold it",
         })
     }
 }
 
 impl std::error::Error for LockError {}
 
-/// What all handles of a lock share.
+/// What all handles of a lock share. The first word is the owner's, as [`OWNED`] asks.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct LockState {
-    owner: AtomicU32,
-    event: EventCount,
+    word: AtomicU64,
+    waiters: Waiters,
 }
 
 // Part of the layout of the arena.
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<LockState>() == 12 && align_of::<LockState>() == 4);
+const _: () = assert!(size_of::<LockState>() == 24 && align_of::<LockState>() == 8);
 
-// SAFETY: three atomic words with a fixed layout and no pointer. Any value of `owner` is a free
-// lock, a member or, if it was damaged, a lock that looks held by nobody; the rest is counts.
-// Every method works by atomic operations alone.
+// SAFETY: atomic words with a fixed layout and no pointer. Any value of `word` is a free lock, or a
+// held one, whose owner is a member or, if it was damaged, nobody; the rest is counts. Every method
+// works by atomic operations alone.
 unsafe impl ShmSafe for LockState {
-    const TAG: u32 = u32::from_le_bytes(*b"lock");
+    const TAG: u32 = OWNED;
 }
 
 impl LockState {
     /// Makes a free lock outside an arena.
     #[cfg(test)]
-    fn new() -> Self {
-        Self { owner: AtomicU32::new(0), event: EventCount::new() }
+    pub(crate) fn new() -> Self {
+        Self { word: AtomicU64::new(0), waiters: Waiters::new() }
     }
 
-    /// Takes the lock if it is free.
-    fn take(&self, me: Member) -> bool {
+    /// Takes the lock if it is free and nobody claims it.
+    #[inline]
+    pub(crate) fn take(&self, who: Who) -> bool {
         // Looking first spares the holder's cache line while the lock is held.
-        self.owner.load(Ordering::SeqCst) == 0 && self.replace(0, me)
+        self.word.load(Ordering::SeqCst) == 0 && self.replace(0, who).is_ok()
     }
 
-    fn wait(
+    /// Takes the lock if it is free, claims it if it is not.
+    fn take_or_claim(&self, who: Who) -> bool {
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            let free = word & MEMBER == 0;
+            if !free && word & CLAIMED != 0 {
+                return false;
+            }
+            let new = if free { who.raw() } else { word | CLAIMED };
+            let order = Ordering::SeqCst;
+            match self.word.compare_exchange(word, new, order, order) {
+                Ok(_) => return free,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    pub(crate) fn unclaim(&self) {
+        if self.word.fetch_and(!CLAIMED, Ordering::SeqCst) & MEMBER == 0 {
+            self.waiters.notify_one();
+        }
+    }
+
+    /// Blocks until the lock is taken. `is_lost` says of an owner that it will never release it.
+    pub(crate) fn wait(
         &self,
-        me: Member,
+        who: Who,
         spin: &SpinBudget,
         deadline: Option<Instant>,
-        is_alive: impl Fn(Member) -> bool,
+        is_lost: impl Fn(Member) -> bool,
     ) -> Result<LockOutcome, WaitError> {
-        let mut slice = FIRST_SLICE;
-        loop {
-            let slice_end = Instant::now() + slice;
-            let until = deadline.map_or(slice_end, |at| at.min(slice_end));
-            let waited = self.event.wait_until(spin, Some(until), || self.take(me).then_some(()));
-            match waited {
-                Ok(()) => return Ok(LockOutcome::Acquired),
-                Err(WaitError::TimedOut) => {}
-                Err(interrupted) => return Err(interrupted),
-            }
-            if let Some(dead) = self.take_over(me, &is_alive) {
-                return Ok(LockOutcome::OwnerDied(dead));
-            }
-            if deadline == Some(until) {
-                return Err(WaitError::TimedOut);
-            }
-            slice = (slice * 2).min(LONGEST_SLICE);
+        self.waiters.wait(spin, deadline, &Turn { lock: self, who, is_lost })
+    }
+
+    /// Takes the lock if it is free, claimed or not, or if its owner will never release it.
+    pub(crate) fn take_past_the_dead(
+        &self,
+        who: Who,
+        is_lost: impl Fn(Member) -> bool,
+    ) -> Option<LockOutcome> {
+        // Claimed, and whoever claims it may be dead.
+        if self.word.load(Ordering::SeqCst) == CLAIMED && self.replace(CLAIMED, who).is_ok() {
+            return Some(LockOutcome::Acquired);
         }
+        self.take_over(who, is_lost).map(LockOutcome::OwnerDied)
     }
 
-    /// Takes the lock from its owner if that process is dead, and returns that process.
-    fn take_over(&self, me: Member, is_alive: impl Fn(Member) -> bool) -> Option<Member> {
-        let owner = self.owner()?;
-        (!is_alive(owner) && self.replace(owner.raw(), me)).then_some(owner)
+    /// Takes the lock from its owner if that process will never release it, and returns it.
+    fn take_over(&self, who: Who, is_lost: impl Fn(Member) -> bool) -> Option<Member> {
+        let mut word = self.word.load(Ordering::SeqCst);
+        let owner = Who::from_raw(word)?.member();
+        if !is_lost(owner) {
+            return None;
+        }
+        // What may still change is the claim.
+        while Who::from_raw(word).is_some_and(|now| now.member() == owner) {
+            match self.replace(word, who) {
+                Ok(()) => return Some(owner),
+                Err(seen) => word = seen,
+            }
+        }
+        None
     }
 
-    fn release(&self) -> Result<(), LockError> {
-        if self.owner.swap(0, Ordering::SeqCst) == 0 {
+    #[inline]
+    pub(crate) fn release(&self) -> Result<(), LockError> {
+        if self.word.fetch_and(CLAIMED, Ordering::SeqCst) & MEMBER == 0 {
             return Err(LockError::NotHeld);
         }
-        self.event.notify(1);
+        self.waiters.notify_one();
         Ok(())
     }
 
-    fn owner(&self) -> Option<Member> {
-        Member::from_raw(self.owner.load(Ordering::SeqCst))
+    pub(crate) fn owner(&self) -> Option<Member> {
+        Who::from_raw(self.word.load(Ordering::SeqCst)).map(Who::member)
     }
 
-    fn replace(&self, from: u32, to: Member) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & MEMBER != 0
+    }
+
+    /// Whether the lock was taken by `who`. Nobody else can change that.
+    #[inline]
+    pub(crate) fn is_held_by(&self, who: Who) -> bool {
+        self.word.load(Ordering::SeqCst) & !CLAIMED == who.raw()
+    }
+
+    pub(crate) fn holder(&self, who: Who) -> Holder {
+        let word = self.word.load(Ordering::SeqCst);
+        if word & MEMBER == 0 {
+            return Holder::Nobody;
+        }
+        match Who::from_raw(word) {
+            Some(holder) if holder == who => Holder::ThisThread,
+            Some(holder) if holder.member() == who.member() => Holder::OtherThread,
+            _ => Holder::OtherProcess,
+        }
+    }
+
+    fn replace(&self, from: u64, to: Who) -> Result<(), u64> {
         let order = Ordering::SeqCst;
-        self.owner.compare_exchange(from, to.raw(), order, order).is_ok()
+        self.word.compare_exchange(from, to.raw(), order, order).map(drop)
+    }
+}
+
+/// A lock that is waited for.
+struct Turn<'a, L> {
+    lock: &'a LockState,
+    who: Who,
+    is_lost: L,
+}
+
+impl<L: Fn(Member) -> bool> Gate for Turn<'_, L> {
+    type Pass = LockOutcome;
+
+    fn enter(&self) -> Option<LockOutcome> {
+        self.lock.take(self.who).then_some(LockOutcome::Acquired)
+    }
+
+    fn enter_or_claim(&self) -> Option<LockOutcome> {
+        self.lock.take_or_claim(self.who).then_some(LockOutcome::Acquired)
+    }
+
+    fn unclaim(&self) {
+        self.lock.unclaim();
+    }
+
+    fn enter_past_the_dead(&self) -> Option<LockOutcome> {
+        self.lock.take_past_the_dead(self.who, &self.is_lost)
     }
 }
 
@@ -305,8 +473,8 @@ mod tests {
 
     use super::*;
 
-    fn member(slot: u32) -> Member {
-        Member::from_raw(1 << 12 | slot).unwrap()
+    fn who(slot: u32) -> Who {
+        Who::new(Member::from_raw(1 << 12 | slot).unwrap(), 1)
     }
 
     fn soon() -> Option<Instant> {
@@ -316,54 +484,94 @@ mod tests {
     /// `acquire` of a process that finds the others dead or alive.
     fn acquire(
         lock: &LockState,
-        me: Member,
+        me: Who,
         deadline: Option<Instant>,
         others_live: bool,
     ) -> Result<LockOutcome, WaitError> {
-        lock.wait(me, &SpinBudget::new(), deadline, |owner| owner == me || others_live)
+        let lost = |owner| owner != me.member() && !others_live;
+        lock.wait(me, &SpinBudget::new(), deadline, lost)
     }
 
     #[test]
     fn held_lock_keeps_others_out_and_its_holder_too() {
         let lock = LockState::new();
-        assert!(lock.take(member(1)));
-        assert!(!lock.take(member(1)), "it is not recursive");
-        for me in [member(1), member(2)] {
+        assert!(lock.take(who(1)));
+        assert!(!lock.take(who(1)), "it is not recursive");
+        for me in [who(1), who(2)] {
             assert_eq!(acquire(&lock, me, soon(), true), Err(WaitError::TimedOut));
         }
-        assert_eq!(lock.owner(), Some(member(1)));
+        assert_eq!(lock.owner(), Some(who(1).member()));
+        assert_eq!(lock.holder(who(1)), Holder::ThisThread);
+        assert_eq!(lock.holder(Who::new(who(1).member(), 2)), Holder::OtherThread);
+        assert_eq!(lock.holder(who(2)), Holder::OtherProcess);
     }
 
     #[test]
     fn releasing_a_free_lock_is_an_error_and_leaves_it_free() {
         let lock = LockState::new();
         assert_eq!(lock.release(), Err(LockError::NotHeld));
-        assert!(lock.take(member(1)));
+        assert!(lock.take(who(1)));
         assert_eq!(lock.release(), Ok(()));
         assert_eq!(lock.release(), Err(LockError::NotHeld));
+        assert_eq!(lock.holder(who(1)), Holder::Nobody);
     }
 
     #[test]
     fn lock_of_a_dead_owner_is_taken_over_once() {
         let lock = LockState::new();
-        assert!(lock.take(member(1)));
-        let died = LockOutcome::OwnerDied(member(1));
-        assert_eq!(acquire(&lock, member(2), None, false), Ok(died));
-        assert_eq!(lock.owner(), Some(member(2)));
-        assert_eq!(acquire(&lock, member(3), soon(), true), Err(WaitError::TimedOut));
+        assert!(lock.take(who(1)));
+        let died = LockOutcome::OwnerDied(who(1).member());
+        assert_eq!(acquire(&lock, who(2), None, false), Ok(died));
+        assert_eq!(lock.owner(), Some(who(2).member()));
+        assert_eq!(acquire(&lock, who(3), soon(), true), Err(WaitError::TimedOut));
     }
 
     #[test]
     fn death_during_the_wait_is_noticed() {
-        let shared = Arc::new((LockState::new(), AtomicBool::new(true)));
-        assert!(shared.0.take(member(1)));
+        let shared = Arc::new((LockState::new(), AtomicBool::new(false)));
+        assert!(shared.0.take(who(1)));
         let waiting = shared.clone();
         let waiter = thread::spawn(move || {
-            let alive = |_| waiting.1.load(Ordering::SeqCst);
-            waiting.0.wait(member(2), &SpinBudget::new(), None, alive)
+            let lost = |_| waiting.1.load(Ordering::SeqCst);
+            waiting.0.wait(who(2), &SpinBudget::new(), None, lost)
         });
-        shared.1.store(false, Ordering::SeqCst);
-        assert_eq!(waiter.join().unwrap(), Ok(LockOutcome::OwnerDied(member(1))));
+        shared.1.store(true, Ordering::SeqCst);
+        let died = LockOutcome::OwnerDied(who(1).member());
+        assert_eq!(waiter.join().unwrap(), Ok(died));
+    }
+
+    #[test]
+    fn claimed_lock_is_for_those_who_waited_and_nobody_else() {
+        let lock = LockState::new();
+        assert!(lock.take(who(1)));
+        assert!(!lock.take_or_claim(who(2)));
+        lock.release().unwrap();
+        assert!(!lock.is_held());
+        assert!(!lock.take(who(1)), "it is claimed");
+        assert_eq!(lock.release(), Err(LockError::NotHeld));
+        assert!(lock.take_or_claim(who(3)), "the claim is of all that waited for long");
+        lock.release().unwrap();
+        assert!(lock.take(who(1)), "the claim went with the one who entered");
+    }
+
+    #[test]
+    fn claim_of_the_dead_holds_nobody_up() {
+        let lock = LockState::new();
+        assert!(lock.take(who(1)));
+        assert!(!lock.take_or_claim(who(2)));
+        lock.release().unwrap();
+        // Of the claimant nothing is heard any more.
+        assert_eq!(acquire(&lock, who(3), None, true), Ok(LockOutcome::Acquired));
+    }
+
+    #[test]
+    fn claim_goes_with_a_waiter_that_gives_up() {
+        let lock = LockState::new();
+        assert!(lock.take(who(1)));
+        let later = Some(Instant::now() + Duration::from_millis(10));
+        assert_eq!(acquire(&lock, who(2), later, true), Err(WaitError::TimedOut));
+        lock.release().unwrap();
+        assert!(lock.take(who(3)), "it is still claimed");
     }
 
     #[test]
@@ -371,7 +579,7 @@ mod tests {
         let lock = Lock::new().unwrap();
         // No slot of this test's arena has come this far.
         let dead = Member::from_raw(1 << 30 | 4000).unwrap();
-        assert!(lock.state.take(dead));
+        assert!(lock.state.take(Who::new(dead, 1)));
         let outcome = (0..TRIES_PER_LOOK).find_map(|_| lock.try_acquire());
         assert_eq!(outcome, Some(LockOutcome::OwnerDied(dead)));
     }
@@ -381,9 +589,9 @@ mod tests {
         let lock = Lock::new().unwrap();
         let same = lock.clone();
         assert_eq!(lock.acquire(None), Ok(LockOutcome::Acquired));
-        assert_eq!(same.acquire(Some(Instant::now())), Err(WaitError::TimedOut));
+        assert_eq!(same.acquire_for(Duration::ZERO), Err(WaitError::TimedOut));
         assert_eq!(same.release(), Ok(()), "anybody may release");
-        assert!(lock.owner().is_none());
+        assert!(!lock.is_held());
     }
 
     #[test]
@@ -422,12 +630,18 @@ mod loom_tests {
 
     use super::*;
 
-    fn member(slot: u32) -> Member {
-        Member::from_raw(1 << 12 | slot).unwrap()
+    fn who(slot: u32) -> Who {
+        Who::new(Member::from_raw(1 << 12 | slot).unwrap(), 1)
     }
 
-    fn acquire(lock: &LockState, me: Member) {
-        lock.wait(me, &SpinBudget::new(), None, |_| true).unwrap();
+    fn acquire(lock: &LockState, me: Who) {
+        lock.wait(me, &SpinBudget::new(), None, |_| false).unwrap();
+    }
+
+    /// As a waiter that has waited for long.
+    fn acquire_by_claim(lock: &LockState, me: Who) {
+        let turn = Turn { lock, who: me, is_lost: |_| false };
+        lock.waiters.wait_patiently(&SpinBudget::new(), None, &turn).unwrap();
     }
 
     fn release(lock: &LockState) {
@@ -442,8 +656,10 @@ mod loom_tests {
     // SAFETY: the value is reached only with the lock held; loom reports it if that is not enough.
     unsafe impl Sync for Guarded {}
 
+    type Acquire = fn(&LockState, Who);
+
     impl Guarded {
-        fn add_one(&self, me: Member, acquire: fn(&LockState, Member), release: fn(&LockState)) {
+        fn add_one(&self, me: Who, acquire: Acquire, release: fn(&LockState)) {
             acquire(&self.lock, me);
             self.value.with_mut(|value| {
                 // SAFETY: see `Sync`.
@@ -454,90 +670,125 @@ mod loom_tests {
     }
 
     /// Processes that each take the lock, add one to what it guards, and release it.
-    fn exclusion(processes: u32, acquire: fn(&LockState, Member), release: fn(&LockState)) {
+    fn exclusion(acquires: &'static [Acquire], release: fn(&LockState)) {
         loom::model(move || {
             let value = UnsafeCell::new(0);
             let guarded = Arc::new(Guarded { lock: LockState::new(), value });
-            let others: Vec<_> = (1..processes)
-                .map(|slot| {
+            let others: Vec<_> = (1..)
+                .zip(&acquires[1..])
+                .map(|(slot, acquire)| {
                     let guarded = guarded.clone();
-                    thread::spawn(move || guarded.add_one(member(slot), acquire, release))
+                    thread::spawn(move || guarded.add_one(who(slot), *acquire, release))
                 })
                 .collect();
-            guarded.add_one(member(0), acquire, release);
+            guarded.add_one(who(0), acquires[0], release);
             others.into_iter().for_each(|other| other.join().unwrap());
-            guarded.add_one(member(0), acquire, release);
+            guarded.add_one(who(0), acquires[0], release);
         });
     }
 
     /// Two processes find the lock in the hands of a dead one.
-    fn succession(take_over: fn(&LockState, Member) -> Option<Member>) {
+    fn succession(take_over: fn(&LockState, Who) -> Option<Member>) {
         loom::model(move || {
             let lock = Arc::new(LockState::new());
-            assert!(lock.take(member(3)));
+            assert!(lock.take(who(3)));
             let other = {
                 let lock = lock.clone();
-                thread::spawn(move || take_over(&lock, member(1)))
+                thread::spawn(move || take_over(&lock, who(1)))
             };
-            let mine = take_over(&lock, member(2));
+            let mine = take_over(&lock, who(2));
             let successors = [mine, other.join().unwrap()];
             assert_eq!(successors.iter().flatten().count(), 1, "two hold the lock");
         });
     }
 
-    fn is_alive(owner: Member) -> bool {
-        owner != member(3)
+    fn is_lost(owner: Member) -> bool {
+        owner == who(3).member()
     }
 
     #[test]
     fn two_processes_exclude_each_other() {
-        exclusion(2, acquire, release);
+        exclusion(&[acquire, acquire], release);
     }
 
     #[test]
     fn three_processes_exclude_each_other() {
-        exclusion(3, acquire, release);
+        exclusion(&[acquire, acquire, acquire], release);
+    }
+
+    #[test]
+    fn claimant_and_others_exclude_each_other_and_all_get_the_lock() {
+        exclusion(&[acquire, acquire_by_claim, acquire], release);
+    }
+
+    #[test]
+    fn claimants_that_give_up_leave_the_lock_to_others() {
+        loom::model(|| {
+            let lock = Arc::new(LockState::new());
+            assert!(lock.take(who(0)));
+            let waiter = {
+                let lock = lock.clone();
+                thread::spawn(move || acquire(&lock, who(1)))
+            };
+            if lock.take_or_claim(who(2)) {
+                unreachable!("it is held");
+            }
+            lock.release().unwrap();
+            lock.unclaim();
+            waiter.join().unwrap();
+        });
     }
 
     #[test]
     fn dead_owner_has_one_successor() {
-        succession(|lock, me| lock.take_over(me, is_alive));
+        succession(|lock, me| lock.take_over(me, is_lost));
     }
 
     // From here on each model has a fault planted, which loom must find: it shows that the
     // models above could fail.
 
-    fn acquire_in_two_steps(lock: &LockState, me: Member) {
+    fn acquire_in_two_steps(lock: &LockState, me: Who) {
         let take = || {
-            let free = lock.owner.load(Ordering::SeqCst) == 0;
-            free.then(|| lock.owner.store(me.raw(), Ordering::SeqCst))
+            let free = lock.word.load(Ordering::SeqCst) == 0;
+            free.then(|| lock.word.store(me.raw(), Ordering::SeqCst))
         };
-        lock.event.wait_until(&SpinBudget::new(), None, take).unwrap();
+        lock.waiters.fresh.wait_until(&SpinBudget::new(), None, take).unwrap();
     }
 
     fn release_notifying_first(lock: &LockState) {
-        lock.event.notify(1);
-        lock.owner.store(0, Ordering::SeqCst);
+        lock.waiters.notify_one();
+        lock.word.store(0, Ordering::SeqCst);
+    }
+
+    fn release_forgetting_those_who_claim(lock: &LockState) {
+        lock.word.fetch_and(CLAIMED, Ordering::SeqCst);
+        lock.waiters.fresh.notify(1);
     }
 
     #[test]
     #[should_panic(expected = "Causality violation")]
     fn planted_acquire_in_two_steps_is_found() {
-        exclusion(2, acquire_in_two_steps, release);
+        exclusion(&[acquire_in_two_steps, acquire_in_two_steps], release);
     }
 
     #[test]
     #[should_panic(expected = "deadlock")]
     fn planted_notification_before_the_release_is_found() {
-        exclusion(2, acquire, release_notifying_first);
+        exclusion(&[acquire, acquire], release_notifying_first);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn planted_release_without_a_word_to_claimants_is_found() {
+        exclusion(&[acquire, acquire_by_claim], release_forgetting_those_who_claim);
     }
 
     #[test]
     #[should_panic(expected = "two hold the lock")]
     fn planted_unconditional_succession_is_found() {
         succession(|lock, me| {
-            let owner = lock.owner().filter(|owner| !is_alive(*owner))?;
-            lock.owner.store(me.raw(), Ordering::SeqCst);
+            let owner = lock.owner().filter(|owner| is_lost(*owner))?;
+            lock.word.store(me.raw(), Ordering::SeqCst);
             Some(owner)
         });
     }

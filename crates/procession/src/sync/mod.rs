@@ -8,11 +8,24 @@
 //! spin for a short time before they sleep, for as long as that pays (see `PROCESSION_SPIN_US` in
 //! the guide), and no process that is killed, waiting or not, keeps the others waiting for ever.
 
+mod barrier;
+mod condition;
+mod event;
 pub(crate) mod event_count;
 mod lock;
+mod mutex;
+mod rlock;
+mod roster;
 mod semaphore;
 pub(crate) mod spin;
+mod waiters;
+mod who;
 
 pub use crate::error::WaitError;
-pub use lock::{Lock, LockError, LockOutcome};
+pub use barrier::{Arrival, Barrier, BarrierError, LastComer, Place};
+pub use condition::{Condition, ConditionError, ConditionLock, ConditionWaiter, Returned, Wake};
+pub use event::Event;
+pub use lock::{Holder, Lock, LockError, LockOutcome};
+pub use mutex::{Mutex, MutexGuard, Poisoned, TryLockError};
+pub use rlock::RLock;
 pub use semaphore::{Semaphore, SemaphoreError};

@@ -4,12 +4,13 @@
 //!
 //! | word      | meaning                                                   |
 //! |-----------|-----------------------------------------------------------|
-//! | `value`   | how many may still enter                                  |
+//! | `value`   | bits 0–30: how many may still enter                       |
+//! |           | bit 31: one of them is claimed, by a waiter that has waited for long |
 //! | `maximum` | what `value` cannot exceed; written once, before sharing  |
-//! | `event`   | the waiters; notified of every release                    |
+//! | `waiters` | those who wait, see `waiters.rs`; notified of every release |
 //!
-//! Acquiring subtracts one unless the value is 0, releasing adds one unless it is at the maximum;
-//! each is a single compare-and-swap.
+//! Acquiring subtracts one unless the value is 0, or 1 and claimed; releasing adds one unless it is
+//! at the maximum. Each is a single compare-and-swap.
 //!
 //! # Memory ordering
 //!
@@ -19,20 +20,25 @@
 //! # When a process dies
 //!
 //! A semaphore does not know who got in, so what a killed process had acquired stays taken, as
-//! with `multiprocessing.Semaphore`. One that was killed between adding one and the
+//! with `multiprocessing.Semaphore`. It cannot know: what one process acquires another may release,
+//! and where a semaphore counts items, a consumer that was killed has taken its items for good.
+//! What protects something from a killed process is a lock. One that was killed between adding one and the
 //! notification delays a waiter by at most a second.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::shm::{ArenaError, Shared, ShmSafe};
-use crate::sync::event_count::EventCount;
+use crate::shm::{ArenaError, Handle, Shared, ShmSafe};
 use crate::sync::spin::SpinBudget;
+use crate::sync::waiters::{Gate, Waiters, deadline_after};
+
+/// Set while a waiter wants to be the next to enter.
+const CLAIMED: u32 = 1 << 31;
 
 /// A counter that processes take from and give back to, and wait for while it is 0.
 ///
@@ -115,21 +121,55 @@ impl Semaphore {
         Ok(Self { state, spin: SpinBudget::new() })
     }
 
+    /// Opens the semaphore that `raw`, which [`note`](Self::note) gave, stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when it is gone.
+    pub fn open(raw: u64) -> Result<Self, ArenaError> {
+        let state = Shared::open(Handle::from_raw(raw))?;
+        Ok(Self { state, spin: SpinBudget::new() })
+    }
+
+    /// The number that stands for the semaphore in the data which [`pack`](crate::shm::pack) is
+    /// packing on this thread, for serializers that know nothing of serde.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutsideTree`] outside of `pack`.
+    pub fn note(&self) -> Result<u64, ArenaError> {
+        self.state.pack().map(Handle::raw)
+    }
+
     /// Blocks until the value is above 0, and takes one from it; or until `deadline` has passed.
     ///
     /// Without a deadline it waits for ever; one in the past means that it does not wait. A
-    /// release wakes one waiter.
+    /// release wakes one waiter; one that has waited for some milliseconds comes before all others.
     ///
     /// # Errors
     ///
     /// - [`WaitError::TimedOut`] when `deadline` has passed.
     /// - [`WaitError::Interrupted`] when a signal handler ran in this thread. Nothing was taken;
     ///   call again to go on waiting.
+    #[inline]
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
-        self.state.acquire(&self.spin, deadline)
+        match self.state.take() {
+            Some(()) => Ok(()),
+            None => self.state.wait(&self.spin, deadline),
+        }
+    }
+
+    /// Blocks as [`acquire`](Self::acquire) does, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_for(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.acquire(deadline_after(timeout))
     }
 
     /// Takes one from the value if it is above 0, and says whether it was.
+    #[inline]
     pub fn try_acquire(&self) -> bool {
         self.state.take().is_some()
     }
@@ -139,13 +179,14 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`SemaphoreError::AboveMaximum`] when the value is at its maximum; it stays there.
+    #[inline]
     pub fn release(&self) -> Result<(), SemaphoreError> {
         self.state.release()
     }
 
     /// The value at this moment; another process may change it at any time.
     pub fn value(&self) -> u32 {
-        self.state.value.load(Ordering::SeqCst)
+        self.state.value.load(Ordering::SeqCst) & !CLAIMED
     }
 
     /// The value that the semaphore cannot exceed.
@@ -189,14 +230,14 @@ impl std::error::Error for SemaphoreError {
 pub(crate) struct SemaphoreState {
     value: AtomicU32,
     maximum: AtomicU32,
-    event: EventCount,
+    waiters: Waiters,
 }
 
 // Part of the layout of the arena.
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<SemaphoreState>() == 16 && align_of::<SemaphoreState>() == 4);
+const _: () = assert!(size_of::<SemaphoreState>() == 24 && align_of::<SemaphoreState>() == 4);
 
-// SAFETY: four atomic words with a fixed layout and no pointer, all of them counts of which any
+// SAFETY: atomic words with a fixed layout and no pointer, all of them counts of which any
 // value is possible. Every method works by atomic operations alone.
 unsafe impl ShmSafe for SemaphoreState {
     const TAG: u32 = u32::from_le_bytes(*b"sema");
@@ -207,7 +248,7 @@ impl SemaphoreState {
     #[cfg(all(test, loom))]
     fn new(value: u32, maximum: u32) -> Self {
         let state =
-            Self { value: AtomicU32::new(0), maximum: AtomicU32::new(0), event: EventCount::new() };
+            Self { value: AtomicU32::new(0), maximum: AtomicU32::new(0), waiters: Waiters::new() };
         state.set_up(value, maximum);
         state
     }
@@ -218,20 +259,41 @@ impl SemaphoreState {
         self.maximum.store(maximum, Ordering::Relaxed);
     }
 
-    fn acquire(&self, spin: &SpinBudget, deadline: Option<Instant>) -> Result<(), WaitError> {
-        self.event.wait_until(spin, deadline, || self.take())
+    #[cold]
+    fn wait(&self, spin: &SpinBudget, deadline: Option<Instant>) -> Result<(), WaitError> {
+        self.waiters.wait(spin, deadline, self)
     }
 
-    /// Takes one if there is one.
+    /// Takes one if there is one that nobody claims.
+    #[inline]
     fn take(&self) -> Option<()> {
-        self.change(|value| value.checked_sub(1))
+        self.change(|value| {
+            let claimed = value >> 31;
+            (value & !CLAIMED > claimed).then(|| value - 1)
+        })
     }
 
+    /// Takes one if there is one, and the claim with it; claims the next one if not.
+    fn take_or_claim(&self) -> Option<()> {
+        let mut value = self.value.load(Ordering::SeqCst);
+        loop {
+            let taken = (value & !CLAIMED).checked_sub(1);
+            if taken.is_none() && value & CLAIMED != 0 {
+                return None;
+            }
+            match self.replace(value, taken.unwrap_or(value | CLAIMED)) {
+                Ok(()) => return taken.map(drop),
+                Err(seen) => value = seen,
+            }
+        }
+    }
+
+    #[inline]
     fn release(&self) -> Result<(), SemaphoreError> {
         let maximum = self.maximum.load(Ordering::Relaxed);
-        self.change(|value| (value < maximum).then_some(value + 1))
+        self.change(|value| (value & !CLAIMED < maximum).then_some(value + 1))
             .ok_or(SemaphoreError::AboveMaximum { maximum })?;
-        self.event.notify(1);
+        self.waiters.notify_one();
         Ok(())
     }
 
@@ -239,12 +301,37 @@ impl SemaphoreState {
     fn change(&self, change: impl Fn(u32) -> Option<u32>) -> Option<()> {
         let mut value = self.value.load(Ordering::SeqCst);
         loop {
-            let order = Ordering::SeqCst;
-            match self.value.compare_exchange(value, change(value)?, order, order) {
-                Ok(_) => return Some(()),
+            match self.replace(value, change(value)?) {
+                Ok(()) => return Some(()),
                 Err(seen) => value = seen,
             }
         }
+    }
+
+    fn replace(&self, from: u32, to: u32) -> Result<(), u32> {
+        self.value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).map(drop)
+    }
+}
+
+impl Gate for SemaphoreState {
+    type Pass = ();
+
+    fn enter(&self) -> Option<()> {
+        self.take()
+    }
+
+    fn enter_or_claim(&self) -> Option<()> {
+        self.take_or_claim()
+    }
+
+    fn unclaim(&self) {
+        if self.value.fetch_and(!CLAIMED, Ordering::SeqCst) & !CLAIMED != 0 {
+            self.waiters.notify_one();
+        }
+    }
+
+    fn enter_past_the_dead(&self) -> Option<()> {
+        None
     }
 }
 
@@ -273,6 +360,29 @@ mod tests {
         for refused in cases {
             assert!(matches!(refused, Err(SemaphoreError::AboveMaximum { .. })));
         }
+    }
+
+    #[test]
+    fn claim_keeps_one_for_whoever_waited_for_long() {
+        let semaphore = Semaphore::new(0).unwrap();
+        assert_eq!(semaphore.state.take_or_claim(), None);
+        semaphore.release().unwrap();
+        assert!(!semaphore.try_acquire(), "it is claimed");
+        semaphore.release().unwrap();
+        assert!(semaphore.try_acquire(), "only one of the two is claimed");
+        assert_eq!(semaphore.value(), 1);
+        assert_eq!(semaphore.state.take_or_claim(), Some(()));
+        semaphore.release().unwrap();
+        assert!(semaphore.try_acquire(), "the claim went with the one who entered");
+    }
+
+    #[test]
+    fn claim_of_the_dead_holds_nobody_up() {
+        let semaphore = Semaphore::new(0).unwrap();
+        assert_eq!(semaphore.state.take_or_claim(), None);
+        semaphore.release().unwrap();
+        // Of the claimant nothing is heard any more.
+        assert_eq!(semaphore.acquire(None), Ok(()));
     }
 
     #[test]
@@ -318,7 +428,12 @@ mod loom_tests {
     use super::*;
 
     fn acquire(semaphore: &SemaphoreState) {
-        semaphore.acquire(&SpinBudget::new(), None).unwrap();
+        semaphore.wait(&SpinBudget::new(), None).unwrap();
+    }
+
+    /// As a waiter that has waited for long.
+    fn acquire_by_claim(semaphore: &SemaphoreState) {
+        semaphore.waiters.wait_patiently(&SpinBudget::new(), None, semaphore).unwrap();
     }
 
     fn release(semaphore: &SemaphoreState) -> bool {
@@ -326,14 +441,17 @@ mod loom_tests {
     }
 
     /// Two that acquire, and two releases for them.
-    fn passage(acquire: fn(&SemaphoreState), release: fn(&SemaphoreState) -> bool) {
+    fn passage(acquires: [fn(&SemaphoreState); 2], release: fn(&SemaphoreState) -> bool) {
         loom::model(move || {
             let semaphore = Arc::new(SemaphoreState::new(0, 2));
-            let both = [semaphore.clone(), semaphore.clone()]
-                .map(|semaphore| thread::spawn(move || acquire(&semaphore)));
+            let both = acquires.map(|acquire| {
+                let semaphore = semaphore.clone();
+                thread::spawn(move || acquire(&semaphore))
+            });
             assert!(release(&semaphore) && release(&semaphore));
             both.into_iter().for_each(|one| one.join().unwrap());
-            assert_eq!(semaphore.value.load(Ordering::SeqCst), 0, "one came in too many");
+            let left = semaphore.value.load(Ordering::SeqCst) & !CLAIMED;
+            assert_eq!(left, 0, "one came in too many");
         });
     }
 
@@ -350,7 +468,12 @@ mod loom_tests {
 
     #[test]
     fn every_release_lets_one_through() {
-        passage(acquire, release);
+        passage([acquire, acquire], release);
+    }
+
+    #[test]
+    fn claimant_and_another_are_both_let_through() {
+        passage([acquire, acquire_by_claim], release);
     }
 
     #[test]
@@ -366,11 +489,11 @@ mod loom_tests {
             let value = semaphore.value.load(Ordering::SeqCst);
             (value > 0).then(|| semaphore.value.store(value - 1, Ordering::SeqCst))
         };
-        semaphore.event.wait_until(&SpinBudget::new(), None, take).unwrap();
+        semaphore.waiters.fresh.wait_until(&SpinBudget::new(), None, take).unwrap();
     }
 
     fn release_notifying_first(semaphore: &SemaphoreState) -> bool {
-        semaphore.event.notify(1);
+        semaphore.waiters.notify_one();
         semaphore.value.fetch_add(1, Ordering::SeqCst);
         true
     }
@@ -379,7 +502,7 @@ mod loom_tests {
         let room = semaphore.value.load(Ordering::SeqCst) < 2;
         if room {
             semaphore.value.fetch_add(1, Ordering::SeqCst);
-            semaphore.event.notify(1);
+            semaphore.waiters.notify_one();
         }
         room
     }
@@ -387,13 +510,13 @@ mod loom_tests {
     #[test]
     #[should_panic(expected = "one came in too many")]
     fn planted_acquire_in_two_steps_is_found() {
-        passage(acquire_in_two_steps, release);
+        passage([acquire_in_two_steps; 2], release);
     }
 
     #[test]
     #[should_panic(expected = "deadlock")]
     fn planted_notification_before_the_release_is_found() {
-        passage(acquire, release_notifying_first);
+        passage([acquire; 2], release_notifying_first);
     }
 
     #[test]
