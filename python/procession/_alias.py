@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Submodules of the original that have a counterpart here. All others stay the original's.
 _OURS = frozenset(
     (
+        "connection",
         "context",
         "forkserver",
         "heap",

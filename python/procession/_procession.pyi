@@ -12,10 +12,12 @@ __all__ = [
     "BoundedSemaphore",
     "Child",
     "Condition",
+    "Connection",
     "Event",
     "ForkServer",
     "IMapIterator",
     "IMapUnorderedIterator",
+    "Listener",
     "Lock",
     "LockedField",
     "MapResult",
@@ -32,6 +34,9 @@ __all__ = [
     "WorkerBoot",
     "Zygote",
     "announce_exit",
+    "answer",
+    "challenge",
+    "connect",
     "create_name",
     "dumps",
     "fill",
@@ -40,9 +45,12 @@ __all__ = [
     "loads",
     "open_name",
     "own_sentinel",
+    "pipe",
     "start_program",
     "take_boot",
     "unlink_name",
+    "verify",
+    "wait",
 ]
 
 _T = TypeVar("_T")
@@ -898,3 +906,183 @@ def unlink_name(name: str) -> None:
         FileNotFoundError: There is no such name.
         PermissionError: It is another user's.
     """
+
+class Connection:
+    """One end of a pipe, or of a connection with a listener.
+
+    Objects are pickled and travel as CPython sends them, so the other end may be a program that
+    uses the standard library. Over a pipe between processes of a tree an object may contain queues
+    and other shared objects. Threads may use an end at the same time; their messages never mix.
+
+    An exception that a signal handler raises within a message loses that message when it was being
+    received, and makes the connection useless for sending when it was being sent.
+
+    Args:
+        handle: Number of a descriptor, which is closed with the connection.
+        readable: Whether messages can be received.
+        writable: Whether messages can be sent.
+        mailbox: Number of the object in shared memory that belongs to the pipe.
+
+    Example:
+        ```python
+        from procession import Pipe
+
+        here, there = Pipe()
+        here.send(["hello", 1])
+        print(there.recv())
+        ```
+    """
+
+    def __new__(
+        cls,
+        handle: int,
+        readable: bool = True,
+        writable: bool = True,
+        *,
+        mailbox: int | None = None,
+    ) -> Self: ...
+    @property
+    def closed(self) -> bool:
+        """True if the connection is closed."""
+
+    @property
+    def readable(self) -> bool:
+        """True if the connection is readable."""
+
+    @property
+    def writable(self) -> bool:
+        """True if the connection is writable."""
+
+    @property
+    def _handle(self) -> int | None:
+        """The number of the descriptor; None if the connection is closed.
+
+        Setting it lets go of the descriptor without closing it.
+        """
+
+    @_handle.setter
+    def _handle(self, value: int | None) -> None: ...
+    def _note_mailbox(self) -> int | None:
+        """Return the number of the mailbox while it is being told to a process of the tree."""
+
+    def fileno(self) -> int:
+        """Return the number of the descriptor.
+
+        Raises:
+            OSError: The connection is closed.
+        """
+
+    def close(self) -> None:
+        """Close the connection. A second call does nothing."""
+
+    def send(self, obj: Any) -> None:
+        """Send an object; block while the system takes no more bytes.
+
+        Raises:
+            BrokenPipeError: The other end is closed, or its process has died.
+            OSError: The connection is closed or is for receiving.
+            RuntimeError: The object contains a shared object, and this is no pipe.
+        """
+
+    def recv(self) -> Any:
+        """Receive an object; block while there is none.
+
+        Raises:
+            EOFError: The other end is closed, or its process has died, and all was received.
+            OSError: It was closed or died within a message; or this end is closed or for sending.
+        """
+
+    def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
+        """Send bytes as one message.
+
+        Args:
+            buf: Where they are.
+            offset: How many to leave out at the beginning.
+            size: How many to send; all of the rest if it is `None`.
+
+        Raises:
+            ValueError: There are not as many.
+        """
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Receive one message as bytes; raises as `recv`.
+
+        Args:
+            maxlength: The longest message to accept, in bytes. A longer one ends receiving.
+        """
+
+    def recv_bytes_into(self, buf: Buffer, offset: int = 0) -> int:
+        """Receive one message into a buffer and return its length, in bytes; raises as `recv`.
+
+        Args:
+            buf: Where the message goes.
+            offset: How many bytes to leave alone at the beginning.
+
+        Raises:
+            BufferTooShort: It does not fit; the first argument of the exception is the message.
+        """
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Say whether there is anything to receive, the end included.
+
+        Args:
+            timeout: Longest time to wait for that, in seconds. `None` means no limit.
+        """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, exc_type: object, exc_value: object, exc_tb: object) -> None: ...
+
+@final
+class Listener:
+    """A socket that others connect with.
+
+    Args:
+        address: A pair of host and port, a path, or an abstract name behind a zero byte.
+        backlog: How many clients may wait.
+        authkey: What both sides prove to know, if anything.
+        patience: How long a client may be silent meanwhile, in seconds.
+    """
+
+    def __new__(
+        cls, address: object, backlog: int, authkey: bytes | None, patience: float
+    ) -> Self: ...
+    @property
+    def address(self) -> Any:
+        """Where it listens."""
+
+    def fileno(self) -> int:
+        """Return the number of the descriptor of the socket."""
+
+    def accept(self) -> tuple[Connection, Any]:
+        """Wait for a client, and return the connection with it and its address."""
+
+    def close(self) -> None:
+        """Close the socket; its file stays."""
+
+def connect(address: object, authkey: bytes | None) -> Connection:
+    """Connect with a listener."""
+
+def pipe(duplex: bool = True) -> tuple[Connection, Connection]:
+    """Make two connected ends; without `duplex` the first only receives, the second only sends."""
+
+def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
+    """Wait until an object is ready, and return a list of all that are.
+
+    Args:
+        object_list: Connections, sockets, sentinels, numbers of descriptors, and whatever else has
+            a method `fileno`. There may be any number of them.
+        timeout: Longest time to wait, in seconds. `None` means no limit; zero or less only looks.
+
+    Raises:
+        OSError: A descriptor is not open.
+        ValueError: An object has no descriptor.
+    """
+
+def challenge() -> bytes:
+    """Make a challenge."""
+
+def answer(authkey: bytes, message: bytes) -> bytes:
+    """Return the answer to a challenge."""
+
+def verify(authkey: bytes, message: bytes, response: bytes) -> None:
+    """Raise `AuthenticationError` unless the response is the answer to the challenge."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, ClassVar
 
+    from procession.connection import Connection
     from procession.pool import Pool
     from procession.queues import Queue
 
@@ -60,6 +61,16 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
         from procession.queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
+
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
+        """Return two connected ends."""
+        from procession.connection import Pipe
+
+        return Pipe(duplex)
+
+    def allow_connection_pickling(self) -> None:
+        """Let connections and sockets be sent to other processes, as they can be anyhow."""
+        from procession import connection  # noqa: F401
 
     def Pool(
         self,

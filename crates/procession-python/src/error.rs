@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::io;
 
 use procession::WaitError;
+use procession::channel::connection::{EndpointError, HandshakeError, RecvError, SendError};
 use procession::channel::{GetError, PutError};
 use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
@@ -15,10 +16,11 @@ use procession::process::{BootError, SpawnError, TreeError};
 use procession::shm::ArenaError;
 use procession::sync::{BarrierError, ConditionError, LockError, SemaphoreError};
 use pyo3::exceptions::{
-    PyAssertionError, PyConnectionResetError, PyMemoryError, PyOSError, PyRuntimeError,
+    PyAssertionError, PyConnectionResetError, PyEOFError, PyMemoryError, PyOSError, PyRuntimeError,
     PyValueError,
 };
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::wait::Interruption;
 
@@ -26,12 +28,15 @@ use crate::wait::Interruption;
 mod python {
     use pyo3::import_exception;
 
+    import_exception!(procession.context, AuthenticationError);
+    import_exception!(procession.context, BufferTooShort);
     import_exception!(procession.errors, BrokenPoolError);
     import_exception!(procession.errors, ProcessError);
     import_exception!(procession.errors, TimeoutError);
     import_exception!(procession.errors, WorkerDiedError);
     import_exception!(queue, Empty);
     import_exception!(queue, Full);
+    import_exception!(socket, gaierror);
     import_exception!(threading, BrokenBarrierError);
 }
 
@@ -166,6 +171,55 @@ impl From<GetError> for EngineError {
     }
 }
 
+impl From<SendError> for EngineError {
+    fn from(error: SendError) -> Self {
+        Self(match &error {
+            SendError::Os { source } => os_error(&error, source),
+            _ => PyOSError::new_err(error.to_string()),
+        })
+    }
+}
+
+impl From<RecvError> for EngineError {
+    fn from(error: RecvError) -> Self {
+        Self(match &error {
+            RecvError::EndOfStream => PyEOFError::new_err(error.to_string()),
+            RecvError::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
+            RecvError::Os { source } => os_error(&error, source),
+            _ => PyOSError::new_err(error.to_string()),
+        })
+    }
+}
+
+impl From<HandshakeError> for EngineError {
+    fn from(error: HandshakeError) -> Self {
+        Self(match error {
+            // What it was in the original, which reads with `recv_bytes`.
+            HandshakeError::Gone => PyEOFError::new_err(error.to_string()),
+            _ => python::AuthenticationError::new_err(error.to_string()),
+        })
+    }
+}
+
+impl From<EndpointError> for EngineError {
+    fn from(error: EndpointError) -> Self {
+        match error {
+            EndpointError::Handshake(error) => error.into(),
+            EndpointError::Unresolved { .. } => Self(python::gaierror::new_err(text_of(&error))),
+            _ => Self(match error.errno() {
+                // The number makes it a ConnectionRefusedError or a FileNotFoundError.
+                Some(errno) => PyOSError::new_err((errno, text_of(&error))),
+                None => PyOSError::new_err(text_of(&error)),
+            }),
+        }
+    }
+}
+
+/// The exception for a message that does not fit where it was to go, with the message in it.
+pub(crate) fn buffer_too_short(message: Bound<'_, PyBytes>) -> EngineError {
+    EngineError(python::BufferTooShort::new_err((message.unbind(),)))
+}
+
 impl From<WaitError> for EngineError {
     fn from(_: WaitError) -> Self {
         // As in the original, without a text.
@@ -283,6 +337,30 @@ impl Interruption for GetError {
 }
 
 impl Interruption for PoolError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for io::Error {
+    fn is_interruption(&self) -> bool {
+        self.kind() == io::ErrorKind::Interrupted
+    }
+}
+
+impl Interruption for SendError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for RecvError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for EndpointError {
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted)
     }

@@ -9,6 +9,7 @@
 //! `python/procession/_procession.pyi`.
 
 mod codec;
+mod connection;
 mod error;
 mod failure;
 mod fork_server;
@@ -34,6 +35,10 @@ use pyo3::pymodule;
 mod _procession {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::connection::{
+        PyConnection, PyListener, answer, challenge, connect, pipe, verify, wait,
+    };
     #[pymodule_export]
     use crate::fork_server::{PyForkServer, PyParcel, PyZygote, announce_exit};
     #[pymodule_export]

@@ -47,6 +47,15 @@ pub(crate) fn dump(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Opti
     pickled.map(|_form| Some(pins))
 }
 
+/// Does what [`dump`] does, for a reader that may be of another tree: shared objects are refused,
+/// since nothing would keep them alive on their way.
+pub(crate) fn dump_outside(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    if !codec::encode(value, out) {
+        forking_pickler(value, out)?;
+    }
+    Ok(())
+}
+
 /// How a pickle holds the functions and classes that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -125,19 +134,21 @@ pub(crate) fn load<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, P
 }
 
 fn unpickle<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    unpickle_bytes(PyBytes::new(py, pickle))
+}
+
+/// The object that a pickle, which Python has already, describes.
+pub(crate) fn unpickle_bytes(pickle: Bound<'_, PyBytes>) -> PyResult<Bound<'_, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let loads = LOADS.import(py, "_pickle", "loads")?;
-    loads.call1((PyBytes::new(py, pickle),))
+    let loads = LOADS.import(pickle.py(), "_pickle", "loads")?;
+    loads.call1((pickle,))
 }
 
 /// Pickle an object as a queue or a pool does.
 #[pyfunction]
 pub(crate) fn dumps<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     with_scratch(|bytes| {
-        // Without `pack`: nothing would keep shared objects alive for the reader.
-        if !codec::encode(obj, bytes) {
-            forking_pickler(obj, bytes)?;
-        }
+        dump_outside(obj, bytes)?;
         Ok(PyBytes::new(obj.py(), bytes))
     })
 }

@@ -1,10 +1,13 @@
 //! Messages between the processes of a tree.
 //!
+//! [`connection`] has streams of messages between any two processes, also of different trees.
+//!
 //! [`Queue`] carries values, [`ByteQueue`] bytes. Both are handles to the same kind of object in
 //! the arena; `state` describes it word by word. `bytes` has what users call, `put` and `take` what
 //! happens at the two ends, `sweep` what is done after a death.
 
 mod bytes;
+pub mod connection;
 mod error;
 mod message;
 mod put;

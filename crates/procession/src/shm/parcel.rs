@@ -21,7 +21,7 @@ use crate::primitive::Ordering;
 use crate::shm::arena::Arena;
 use crate::shm::error::ArenaError;
 use crate::shm::shared::Held;
-use crate::shm::word::{Handle, Owner, State};
+use crate::shm::word::{Handle, Kind, Owner, State};
 
 thread_local! {
     /// How many objects the innermost `pack` of this thread has noted, `None` outside.
@@ -163,6 +163,21 @@ impl Arena {
         }
         self.memory.write(place.offset + payload_at(count) as u64, bytes);
         Ok(())
+    }
+
+    /// Makes this process the owner of a parcel that holds references and belongs to `from`.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when there is no such parcel, or not any more.
+    pub(crate) fn take_parcel(&self, block: Handle, from: Owner) -> Result<(), ArenaError> {
+        let place = self.place(block)?;
+        let state = State::unpack(place.state.load(Ordering::Acquire));
+        if state.kind != Kind::from(from) || !state.parcel {
+            return Err(ArenaError::Stale { handle: block });
+        }
+        let mine = State { kind: Kind::OfMember(self.me()), ..state };
+        self.change(place, block, state, mine)
     }
 
     /// Drops the references that a parcel holds.

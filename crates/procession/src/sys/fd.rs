@@ -62,6 +62,28 @@ pub(crate) fn poll_readable(
     Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
+/// Does what [`poll_readable`] does, for descriptors by their numbers.
+pub(crate) fn poll_readable_raw(fds: &[RawFd], deadline: Option<Instant>) -> io::Result<Vec<bool>> {
+    if fds.iter().any(|fd| *fd < 0) {
+        // The kernel would pass over it without a word.
+        return Err(Errno::BADF.into());
+    }
+    let fds: Vec<_> = fds
+        .iter()
+        // SAFETY: none is -1. They need not be open for what is done with them: they are named to
+        // the kernel, which only looks whether each is readable, and says which is not open.
+        .map(|fd| unsafe { BorrowedFd::borrow_raw(*fd) })
+        .collect();
+    poll_readable(&fds, deadline)
+}
+
+/// Blocks until `fd` takes bytes, is broken, or `deadline`; says whether it is either.
+pub(crate) fn poll_writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<bool> {
+    let mut polled = [PollFd::new(&fd, PollFlags::OUT)];
+    let timeout = deadline.map(time_left);
+    Ok(rustix::event::poll(&mut polled, timeout.as_ref())? > 0)
+}
+
 pub(super) fn time_left(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     Timespec {
@@ -191,6 +213,22 @@ pub(crate) unsafe fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
     rustix::io::fcntl_setfd(borrowed, flags | rustix::io::FdFlags::CLOEXEC)?;
     // SAFETY: it is open, as was just seen, and the caller promises that nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Does what [`adopt`] does, for a descriptor whose number the program itself has handed over.
+///
+/// # Errors
+///
+/// `EBADF` when no such descriptor is open, or the number is negative.
+pub(crate) fn adopt_given(raw: RawFd) -> io::Result<OwnedFd> {
+    if raw < 0 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: it is not -1. That nobody else owns it is what the program says by handing it over; in
+    // Python numbers are all there is. Should that be wrong, the program meets a descriptor that is
+    // closed, or another one under the same number, as after a `close` too many. No memory depends
+    // on a descriptor: what the arena lies in stays mapped without one.
+    unsafe { adopt(raw) }
 }
 
 #[cfg(test)]

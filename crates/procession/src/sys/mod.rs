@@ -13,4 +13,5 @@ pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod named;
 pub(crate) mod process;
+pub(crate) mod stream;
 pub(crate) mod tree;

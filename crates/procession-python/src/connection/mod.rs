@@ -1,0 +1,479 @@
+//! `multiprocessing.connection`: connections, waiting for them, and listeners.
+
+mod handshake;
+mod listener;
+mod ready;
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use procession::channel::connection::{
+    ByteConnection, Incoming, Mailbox, Outgoing, RecvError, byte_pipe, byte_pipe_one_way,
+};
+use procession::shm::{self, Pins};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyMemoryView, PySlice};
+
+pub(crate) use self::handshake::{answer, challenge, verify};
+pub(crate) use self::listener::{PyListener, connect};
+pub(crate) use self::ready::wait;
+use crate::error::{EngineError, EngineResult, buffer_too_short};
+use crate::pickling::{dump, dump_outside, load, unpickle_bytes, with_scratch};
+use crate::wait::{at_once, blocking, deadline_after};
+
+/// Messages up to this size are received into memory that is used again, in bytes.
+const IN_SCRATCH: u64 = 4 << 20;
+
+/// Messages up to this size are received straight into a `bytes`, which is filled with zeros
+/// before. A peer that only claims to send more must not make this process touch that memory.
+const IN_ADVANCE: u64 = 64 << 20;
+
+/// Begins a message that is not the object itself but where it was left: the mailbox and the
+/// parcel follow. No pickle begins like that.
+const LEFT: &[u8] = b"\xffprocession\0";
+
+/// One end of a pipe or of a connection with a listener.
+#[pyclass(name = "Connection", module = "procession.connection", subclass, frozen, dict, weakref)]
+pub(crate) struct PyConnection {
+    end: Mutex<End>,
+    readable: AtomicBool,
+    writable: AtomicBool,
+    /// Keeps messages that name shared objects; only a pipe within the tree has one.
+    mailbox: Option<Mailbox>,
+}
+
+/// What a connection is at.
+enum End {
+    Open(Arc<ByteConnection>),
+    /// A number that was no open descriptor when it was given.
+    Bad(RawFd),
+    Closed,
+}
+
+impl PyConnection {
+    fn with(connection: ByteConnection, mailbox: Option<Mailbox>) -> Self {
+        Self {
+            readable: AtomicBool::new(connection.receives()),
+            writable: AtomicBool::new(connection.sends()),
+            end: Mutex::new(End::Open(Arc::new(connection))),
+            mailbox,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open connection.
+    fn end(&self) -> PyResult<Arc<ByteConnection>> {
+        match &*self.state() {
+            End::Open(connection) => Ok(connection.clone()),
+            End::Bad(number) => Err(PyOSError::new_err((
+                9, // EBADF
+                format!("{number} is not an open descriptor"),
+            ))),
+            End::Closed => Err(PyOSError::new_err("handle is closed")),
+        }
+    }
+
+    /// The connection, open and for receiving.
+    fn receiving(&self) -> PyResult<Arc<ByteConnection>> {
+        let end = self.end()?;
+        if self.readable.load(Ordering::Relaxed) {
+            Ok(end)
+        } else {
+            Err(PyOSError::new_err("connection is write-only"))
+        }
+    }
+
+    /// The connection, open and for sending.
+    fn sending(&self) -> PyResult<Arc<ByteConnection>> {
+        let end = self.end()?;
+        if self.writable.load(Ordering::Relaxed) {
+            Ok(end)
+        } else {
+            Err(PyOSError::new_err("connection is read-only"))
+        }
+    }
+
+    /// Draws the line under what is received: what follows is the middle of a message.
+    fn refuse_message(&self) -> PyErr {
+        if self.writable.load(Ordering::Relaxed) {
+            self.readable.store(false, Ordering::Relaxed);
+        } else {
+            *self.state() = End::Closed;
+        }
+        PyOSError::new_err("bad message length")
+    }
+
+    fn error(&self, error: RecvError) -> EngineError {
+        match error {
+            RecvError::TooLong { .. } => self.refuse_message().into(),
+            other => other.into(),
+        }
+    }
+
+    /// Receives a message into `buffer` if it is one of at most `most` bytes; else returns it as it
+    /// is about to come.
+    fn receive_onto<'a>(
+        &self,
+        py: Python<'_>,
+        end: &'a ByteConnection,
+        buffer: &mut Vec<u8>,
+        most: u64,
+    ) -> EngineResult<Option<Incoming<'a>>> {
+        let mut begun: Option<Incoming<'a>> = None;
+        let received = blocking(py, || {
+            let incoming = match &mut begun {
+                Some(incoming) => incoming,
+                None => begun.insert(end.start_receiving()?),
+            };
+            if incoming.len() <= most {
+                incoming.read_onto(buffer).map(|()| true)
+            } else {
+                Ok(false)
+            }
+        })?;
+        match received {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(begun),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// Where a message was left, or the message itself.
+    fn load<'py>(&self, py: Python<'py>, message: &[u8]) -> EngineResult<Bound<'py, PyAny>> {
+        let Some(place) = message.strip_prefix(LEFT) else { return Ok(load(py, message)?) };
+        let word = |at: usize| place.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        let (mailbox, parcel) = (word(0), word(8));
+        match (&self.mailbox, parcel) {
+            (Some(mine), Some(parcel)) if mailbox == Some(mine.id()) => {
+                Ok(load(py, &mine.collect(parcel)?)?)
+            }
+            _ => Err(PyRuntimeError::new_err(
+                "the message names shared objects of the process tree it comes from, which only a \
+                 Connection of that tree can receive",
+            )
+            .into()),
+        }
+    }
+}
+
+/// Sends a message.
+fn send(py: Python<'_>, end: &ByteConnection, message: &[u8]) -> EngineResult<()> {
+    let mut begun: Option<Outgoing<'_>> = None;
+    Ok(blocking(py, || {
+        let outgoing = match &mut begun {
+            Some(outgoing) => outgoing,
+            None => begun.insert(end.start_sending(message.len())?),
+        };
+        let result = outgoing.send(message);
+        if !outgoing.is_underway() {
+            // A signal handler may want to send on the same connection.
+            begun = None;
+        }
+        result
+    })??)
+}
+
+/// Reads a message that is too long for the scratch buffer.
+fn read_bytes<'py>(
+    py: Python<'py>,
+    mut incoming: Incoming<'_>,
+) -> EngineResult<Bound<'py, PyBytes>> {
+    if incoming.len() > IN_ADVANCE {
+        let mut buffer = Vec::new();
+        blocking(py, || incoming.read_onto(&mut buffer))??;
+        return Ok(PyBytes::new(py, &buffer));
+    }
+    let mut outcome = Ok(());
+    let bytes = PyBytes::new_with(py, incoming.len() as usize, |buffer| {
+        outcome = blocking(py, || incoming.read_into(buffer))
+            .map_err(EngineError::from)
+            .and_then(|received| received.map_err(EngineError::from));
+        Ok(())
+    })?;
+    outcome.map(|()| bytes)
+}
+
+/// What is sent in the place of a message that was left in the mailbox.
+fn leave(mailbox: &Mailbox, message: &mut Vec<u8>, pins: &Pins) -> EngineResult<()> {
+    let parcel = mailbox.leave(message, pins)?;
+    message.clear();
+    message.extend_from_slice(LEFT);
+    message.extend_from_slice(&mailbox.id().to_le_bytes());
+    message.extend_from_slice(&parcel.to_le_bytes());
+    Ok(())
+}
+
+/// A view of the bytes of any object that has some, whatever it takes them for.
+fn view_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    PyMemoryView::from(object)?.call_method1(intern!(object.py(), "cast"), ("B",))
+}
+
+/// The part of `length` bytes that `send_bytes` is asked for.
+fn part(length: usize, offset: isize, size: Option<isize>) -> PyResult<std::ops::Range<usize>> {
+    let fail = |text| Err(PyValueError::new_err(text));
+    let Ok(offset) = usize::try_from(offset) else { return fail("offset is negative") };
+    if length < offset {
+        return fail("buffer length < offset");
+    }
+    let Some(size) = size else { return Ok(offset..length) };
+    let Ok(size) = usize::try_from(size) else { return fail("size is negative") };
+    match offset.checked_add(size) {
+        Some(end) if end <= length => Ok(offset..end),
+        _ => fail("buffer length < offset + size"),
+    }
+}
+
+#[pymethods]
+impl PyConnection {
+    #[new]
+    #[pyo3(signature = (handle, readable=true, writable=true, *, mailbox=None))]
+    fn py_new(
+        handle: RawFd,
+        readable: bool,
+        writable: bool,
+        mailbox: Option<u64>,
+    ) -> EngineResult<Self> {
+        if handle < 0 {
+            return Err(PyValueError::new_err("invalid handle").into());
+        }
+        if !readable && !writable {
+            let text = "at least one of `readable` and `writable` must be True";
+            return Err(PyValueError::new_err(text).into());
+        }
+        let end = match ByteConnection::adopt(handle, readable, writable) {
+            Ok(connection) => End::Open(Arc::new(connection)),
+            // As in the original, it is the first use that fails.
+            Err(_) => End::Bad(handle),
+        };
+        Ok(Self {
+            end: Mutex::new(end),
+            readable: AtomicBool::new(readable),
+            writable: AtomicBool::new(writable),
+            mailbox: mailbox.map(Mailbox::open).transpose()?,
+        })
+    }
+
+    /// The class that `isinstance` is told.
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS_OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let class_of = CLASS_OF.import(slf.py(), "procession.connection", "_class_of")?;
+        class_of.call1((slf.get_type(),))
+    }
+
+    /// True if the connection is closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        matches!(*self.state(), End::Closed)
+    }
+
+    /// True if the connection is readable.
+    #[getter]
+    fn readable(&self) -> bool {
+        self.readable.load(Ordering::Relaxed)
+    }
+
+    /// True if the connection is writable.
+    #[getter]
+    fn writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    /// The number of the descriptor, or None.
+    #[getter(_handle)]
+    fn handle(&self) -> Option<RawFd> {
+        match &*self.state() {
+            End::Open(connection) => Some(connection.as_raw_fd()),
+            End::Bad(number) => Some(*number),
+            End::Closed => None,
+        }
+    }
+
+    /// Let go of the descriptor without closing it, and take another one, or none.
+    #[setter(_handle)]
+    fn set_handle(&self, handle: Option<RawFd>) {
+        let new = match handle {
+            None => End::Closed,
+            Some(number) => match ByteConnection::adopt(number, self.readable(), self.writable()) {
+                Ok(connection) => End::Open(Arc::new(connection)),
+                Err(_) => End::Bad(number),
+            },
+        };
+        let old = std::mem::replace(&mut *self.state(), new);
+        if let End::Open(connection) = old
+            && let Some(connection) = Arc::into_inner(connection)
+        {
+            // Whoever sets this attribute has taken the descriptor into his own hands.
+            let _ = OwnedFd::from(connection).into_raw_fd();
+        }
+    }
+
+    /// The number of the mailbox for the other process, if one is being told.
+    fn _note_mailbox(&self) -> Option<u64> {
+        if shm::is_packing() { self.mailbox.as_ref()?.note().ok() } else { None }
+    }
+
+    /// File descriptor of the connection.
+    fn fileno(&self) -> PyResult<RawFd> {
+        match &*self.state() {
+            End::Open(connection) => Ok(connection.as_raw_fd()),
+            End::Bad(number) => Ok(*number),
+            End::Closed => Err(PyOSError::new_err("handle is closed")),
+        }
+    }
+
+    /// Close the connection.
+    fn close(&self) {
+        let end = std::mem::replace(&mut *self.state(), End::Closed);
+        drop(end);
+    }
+
+    /// Send a (picklable) object.
+    fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> EngineResult<()> {
+        let end = self.sending()?;
+        with_scratch(|message| {
+            match &self.mailbox {
+                None => dump_outside(obj, message)?,
+                Some(mailbox) => match dump(obj, message)? {
+                    Some(pins) if !pins.is_empty() => leave(mailbox, message, &pins)?,
+                    _ => {}
+                },
+            }
+            send(py, &end, message)
+        })
+    }
+
+    /// Receive an object.
+    fn recv<'py>(&self, py: Python<'py>) -> EngineResult<Bound<'py, PyAny>> {
+        let end = self.receiving()?;
+        with_scratch(|message| match self.receive_onto(py, &end, message, IN_SCRATCH)? {
+            None => self.load(py, message),
+            Some(incoming) => Ok(unpickle_bytes(read_bytes(py, incoming)?)?),
+        })
+    }
+
+    /// Send the bytes of a bytes-like object.
+    #[pyo3(signature = (buf, offset=0, size=None))]
+    fn send_bytes(
+        &self,
+        py: Python<'_>,
+        buf: &Bound<'_, PyAny>,
+        offset: isize,
+        size: Option<isize>,
+    ) -> EngineResult<()> {
+        let end = self.sending()?;
+        if let Ok(bytes) = buf.cast::<PyBytes>() {
+            let bytes = bytes.as_bytes();
+            return send(py, &end, &bytes[part(bytes.len(), offset, size)?]);
+        }
+        let buffer = PyBuffer::<u8>::get(&view_of(buf)?)?;
+        let range = part(buffer.len_bytes(), offset, size)?;
+        with_scratch(|message| {
+            // Somebody may write to the object while the interpreter is let go of.
+            message.resize(buffer.len_bytes(), 0);
+            buffer.copy_to_slice(py, message)?;
+            send(py, &end, &message[range])
+        })
+    }
+
+    /// Receive bytes data as a bytes object.
+    #[pyo3(signature = (maxlength=None))]
+    fn recv_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        maxlength: Option<isize>,
+    ) -> EngineResult<Bound<'py, PyBytes>> {
+        let end = self.receiving()?;
+        let limit = match maxlength.map(u64::try_from) {
+            None => u64::MAX,
+            Some(Ok(limit)) => limit,
+            Some(Err(_)) => return Err(PyValueError::new_err("negative maxlength").into()),
+        };
+        with_scratch(|message| {
+            let most = limit.min(IN_SCRATCH / 64);
+            match self.receive_onto(py, &end, message, most)? {
+                None => Ok(PyBytes::new(py, message)),
+                Some(incoming) if incoming.len() > limit => Err(self.refuse_message().into()),
+                Some(incoming) => read_bytes(py, incoming),
+            }
+        })
+    }
+
+    /// Receive bytes data into a writeable bytes-like object and return how many bytes there are.
+    #[pyo3(signature = (buf, offset=0))]
+    fn recv_bytes_into(
+        &self,
+        py: Python<'_>,
+        buf: &Bound<'_, PyAny>,
+        offset: isize,
+    ) -> EngineResult<usize> {
+        let end = self.receiving()?;
+        let view = view_of(buf)?;
+        let buffer = PyBuffer::<u8>::get(&view)?;
+        let fail = |text| Err(PyValueError::new_err(text).into());
+        let Ok(offset) = usize::try_from(offset) else { return fail("negative offset") };
+        if offset > buffer.len_bytes() {
+            return fail("offset too large");
+        }
+        if buffer.readonly() {
+            // Before the message is received, which would be lost.
+            return Err(PyTypeError::new_err("cannot modify read-only memory").into());
+        }
+        with_scratch(|message| {
+            if let Some(mut incoming) = self.receive_onto(py, &end, message, IN_SCRATCH)? {
+                blocking(py, || incoming.read_onto(message))??;
+            }
+            if buffer.len_bytes() - offset < message.len() {
+                return Err(buffer_too_short(PyBytes::new(py, message)));
+            }
+            let part = PySlice::new(py, offset as isize, (offset + message.len()) as isize, 1);
+            PyBuffer::<u8>::get(&view.get_item(part)?)?.copy_from_slice(py, message)?;
+            Ok(message.len())
+        })
+    }
+
+    /// Say whether there is any input available to be read.
+    #[pyo3(signature = (timeout=Some(0.0)), text_signature = "($self, timeout=0.0)")]
+    fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> EngineResult<bool> {
+        let end = self.receiving()?;
+        match end.poll(at_once()) {
+            Ok(false) if timeout != Some(0.0) => {
+                let deadline = deadline_after(timeout);
+                Ok(blocking(py, || end.poll(deadline))??)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, exc_tb))]
+    fn __exit__(
+        &self,
+        exc_type: &Bound<'_, PyAny>,
+        exc_value: &Bound<'_, PyAny>,
+        exc_tb: &Bound<'_, PyAny>,
+    ) {
+        let _ = (exc_type, exc_value, exc_tb);
+        self.close();
+    }
+}
+
+/// Make two connected ends; without `duplex` the first only receives and the second only sends.
+#[pyfunction]
+#[pyo3(signature = (duplex=true))]
+pub(crate) fn pipe(duplex: bool) -> EngineResult<(PyConnection, PyConnection)> {
+    let (one, other) = if duplex { byte_pipe() } else { byte_pipe_one_way() }?;
+    let mailbox = Mailbox::new()?;
+    Ok((PyConnection::with(one, Some(mailbox.clone())), PyConnection::with(other, Some(mailbox))))
+}

@@ -1,0 +1,568 @@
+//! Messages of bytes over one descriptor.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use crate::channel::connection::error::{RecvError, SendError};
+use crate::channel::connection::frame::{self, Header, Parsed};
+use crate::channel::connection::turn::{Turn, Turned};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::sys::{fd, stream};
+
+/// Bytes of a message that nobody wants are read this many at a time.
+const SKIPPED_AT_ONCE: usize = 64 << 10;
+
+/// The byte that goes with a descriptor, as CPython sends it: how many there are.
+const ONE_DESCRIPTOR: [u8; 1] = [1];
+
+/// One end of a stream of messages, each any number of bytes.
+///
+/// The other end may be of any process, of this program or another, in Rust or in Python: the
+/// bytes on the wire are those of `multiprocessing.connection.Connection`. Threads may share an
+/// end; their messages never mix. Processes that share one, such as a parent and the child that
+/// it forked, must agree by themselves who uses it.
+///
+/// Calls block unless they say otherwise. The end is closed on drop. For values instead of bytes
+/// there is [`Connection`](super::Connection); for what happens when a process dies, see the
+/// [module](super).
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::connection::{RecvError, byte_pipe};
+///
+/// let (here, there) = byte_pipe()?;
+/// here.send(b"a message")?;
+/// here.send(b"")?;
+/// drop(here);
+/// assert_eq!(there.recv()?, b"a message");
+/// assert_eq!(there.recv()?, b"");
+/// assert!(matches!(there.recv(), Err(RecvError::EndOfStream)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ByteConnection {
+    fd: OwnedFd,
+    receives: bool,
+    sends: bool,
+    /// The longest message that is received, in bytes.
+    limit: AtomicU64,
+    sending: Turn,
+    /// Not 0 after a message was given up in its middle.
+    torn: AtomicU32,
+    receiving: Turn,
+    place: Place,
+}
+
+/// Where in the stream the next byte is. Written by the thread whose turn it is to receive, so
+/// that a call which a signal has cut short goes on where it stopped.
+#[derive(Debug)]
+struct Place {
+    /// The part of a header that was read: eight bytes, then four and how many there are.
+    head: [AtomicU64; 2],
+    /// Bytes left of a message that was given up.
+    given_up: AtomicU64,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { head: [AtomicU64::new(0), AtomicU64::new(0)], given_up: AtomicU64::new(0) }
+    }
+
+    fn head(&self) -> ([u8; frame::LONG], usize) {
+        let [first, second] = [0, 1].map(|at: usize| self.head[at].load(Ordering::Relaxed));
+        let mut bytes = [0; frame::LONG];
+        bytes[..8].copy_from_slice(&first.to_ne_bytes());
+        bytes[8..].copy_from_slice(&(second as u32).to_ne_bytes());
+        (bytes, (second >> 32) as usize)
+    }
+
+    fn set_head(&self, bytes: &[u8; frame::LONG], len: usize) {
+        let (first, second) = bytes.split_at(8);
+        let first = first.try_into().map_or(0, u64::from_ne_bytes);
+        let second = second.try_into().map_or(0, u32::from_ne_bytes);
+        self.head[0].store(first, Ordering::Relaxed);
+        self.head[1].store((len as u64) << 32 | u64::from(second), Ordering::Relaxed);
+    }
+
+    fn forget_head(&self) {
+        self.head[1].store(0, Ordering::Relaxed);
+    }
+
+    fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn give_up(&self, left: u64) {
+        self.given_up.store(left, Ordering::Relaxed);
+    }
+}
+
+/// Makes two ends of one stream, each for sending and receiving.
+///
+/// # Errors
+///
+/// Those of `socketpair(2)`: too many descriptors are open.
+pub fn byte_pipe() -> io::Result<(ByteConnection, ByteConnection)> {
+    let (one, other) = stream::stream_pair()?;
+    Ok((ByteConnection::with(one, true, true), ByteConnection::with(other, true, true)))
+}
+
+/// Makes two ends of one stream: the first only receives, the second only sends.
+///
+/// # Errors
+///
+/// Those of `pipe(2)`: too many descriptors are open.
+pub fn byte_pipe_one_way() -> io::Result<(ByteConnection, ByteConnection)> {
+    let (reader, writer) = stream::pipe()?;
+    Ok((ByteConnection::with(reader, true, false), ByteConnection::with(writer, false, true)))
+}
+
+impl ByteConnection {
+    /// Makes a connection of a pipe or of a socket that is connected, and owns it from then on.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fcntl(2)`, which is asked what the descriptor was opened for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use procession::channel::connection::ByteConnection;
+    ///
+    /// let (here, there) = UnixStream::pair()?;
+    /// ByteConnection::new(here)?.send(b"hello")?;
+    /// assert_eq!(ByteConnection::new(there)?.recv()?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
+        let descriptor = descriptor.into();
+        let (receives, sends) = stream::directions(descriptor.as_fd())?;
+        Ok(Self::with(descriptor, receives, sends))
+    }
+
+    /// Does what [`new`](Self::new) does for a descriptor that is known by its number only.
+    ///
+    /// The caller gives the descriptor away: nobody may use or close it any more. It is closed by
+    /// `exec` from now on.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when no such descriptor is open.
+    pub fn adopt(number: RawFd, receives: bool, sends: bool) -> io::Result<Self> {
+        Ok(Self::with(fd::adopt_given(number)?, receives, sends))
+    }
+
+    pub(super) fn with(fd: OwnedFd, receives: bool, sends: bool) -> Self {
+        Self {
+            fd,
+            receives,
+            sends,
+            limit: AtomicU64::new(u64::MAX),
+            sending: Turn::new(),
+            torn: AtomicU32::new(0),
+            receiving: Turn::new(),
+            place: Place::new(),
+        }
+    }
+
+    /// Lets messages of more than `bytes` bytes be refused, before any memory is set aside for
+    /// them. Without a call any length is taken.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether this end can receive.
+    pub fn receives(&self) -> bool {
+        self.receives
+    }
+
+    /// Whether this end can send.
+    pub fn sends(&self) -> bool {
+        self.sends
+    }
+
+    /// Sends a message; blocks while the system takes no more bytes. A signal does not end that.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Os`] when the other end is closed, [`SendError::ReceiveOnly`],
+    /// [`SendError::Torn`].
+    pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        let mut outgoing = repeat(|| self.start_sending(message.len()))?;
+        repeat(|| outgoing.send(message))
+    }
+
+    /// Receives a message; blocks while there is none. A signal does not end that.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::EndOfStream`] and [`RecvError::Truncated`] when the other end is closed,
+    /// [`RecvError::TooLong`], [`RecvError::SendOnly`], [`RecvError::OutOfMemory`].
+    pub fn recv(&self) -> Result<Vec<u8>, RecvError> {
+        let mut message = Vec::new();
+        let mut incoming = repeat(|| self.start_receiving())?;
+        repeat(|| incoming.read_onto(&mut message))?;
+        Ok(message)
+    }
+
+    /// Whether a message, or the end of the stream, is there; blocks for it until `deadline`.
+    ///
+    /// `None` waits for ever. That the beginning of a message is there is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Interrupted`] when a signal handler ran, [`RecvError::SendOnly`].
+    pub fn poll(&self, deadline: Option<Instant>) -> Result<bool, RecvError> {
+        if !self.receives {
+            return Err(RecvError::SendOnly);
+        }
+        // A header that was read before a signal came is not in the descriptor any more.
+        if self.place.head().1 > 0 {
+            return Ok(true);
+        }
+        Ok(fd::poll_readable(&[self.fd.as_fd()], deadline)?[0])
+    }
+
+    /// Waits until it is this thread's turn to send, and begins a message of `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Interrupted`] when a signal handler ran; else as [`send`](Self::send).
+    pub fn start_sending(&self, length: usize) -> Result<Outgoing<'_>, SendError> {
+        if !self.sends {
+            return Err(SendError::ReceiveOnly);
+        }
+        let turn = self.sending.take()?;
+        if self.torn.load(Ordering::Relaxed) != 0 {
+            return Err(SendError::Torn);
+        }
+        Ok(Outgoing { connection: self, _turn: turn, header: Header::of(length), sent: 0, length })
+    }
+
+    /// Waits for a message to come, and says how long it is before any of it is read.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Interrupted`] when a signal handler ran; else as [`recv`](Self::recv).
+    pub fn start_receiving(&self) -> Result<Incoming<'_>, RecvError> {
+        if !self.receives {
+            return Err(RecvError::SendOnly);
+        }
+        let turn = self.receiving.take()?;
+        self.skip_given_up()?;
+        let length = self.read_header()?;
+        let limit = self.limit.load(Ordering::Relaxed);
+        if length > limit {
+            // The header stays, so that whoever calls next is told the same.
+            return Err(RecvError::TooLong { length, limit });
+        }
+        self.place.forget_head();
+        Ok(Incoming { connection: self, _turn: turn, length, left: length })
+    }
+
+    /// Sends a copy of a descriptor, in between messages; the other end must call
+    /// [`recv_descriptor`](Self::recv_descriptor), or `multiprocessing.reduction.recv_handle` in
+    /// Python, at the same point of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Os`] when the other end is closed, or this is no Unix socket.
+    pub fn send_descriptor(&self, descriptor: impl AsFd) -> Result<(), SendError> {
+        let _outgoing = repeat(|| self.start_sending(0))?;
+        let descriptor = [descriptor.as_fd()];
+        repeat(|| {
+            fd::send_fds(self.fd.as_fd(), &ONE_DESCRIPTOR, &descriptor).map_err(SendError::from)
+        })?;
+        Ok(())
+    }
+
+    /// Receives a descriptor that the other end has sent in between messages; `exec` closes it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::NoDescriptor`] when something else came, of which one byte is lost;
+    /// [`RecvError::EndOfStream`] when the other end is closed.
+    pub fn recv_descriptor(&self) -> Result<OwnedFd, RecvError> {
+        if !self.receives {
+            return Err(RecvError::SendOnly);
+        }
+        let _turn = repeat(|| self.receiving.take().map_err(RecvError::from))?;
+        repeat(|| self.skip_given_up())?;
+        let mut byte = [0];
+        let (count, mut descriptors) =
+            repeat(|| fd::recv_fds(self.fd.as_fd(), &mut byte, 1).map_err(RecvError::from))?;
+        match descriptors.pop() {
+            Some(descriptor) => Ok(descriptor),
+            None if count == 0 => Err(RecvError::EndOfStream),
+            None => Err(RecvError::NoDescriptor),
+        }
+    }
+
+    /// Reads the rest of a message that was given up. This thread must have the turn.
+    fn skip_given_up(&self) -> Result<(), RecvError> {
+        let mut left = self.place.given_up();
+        if left == 0 {
+            return Ok(());
+        }
+        let mut unwanted = vec![0; SKIPPED_AT_ONCE];
+        while left > 0 {
+            let part =
+                usize::try_from(left).map_or(SKIPPED_AT_ONCE, |left| left.min(SKIPPED_AT_ONCE));
+            match self.read(&mut unwanted[..part], true)? {
+                0 => return Err(RecvError::Truncated { missing: Some(left) }),
+                count => left -= count as u64,
+            }
+            self.place.give_up(left);
+        }
+        Ok(())
+    }
+
+    /// Reads the header of the next message. This thread must have the turn.
+    fn read_header(&self) -> Result<u64, RecvError> {
+        let (mut bytes, mut len) = self.place.head();
+        loop {
+            let needed = match frame::parse(&bytes[..len]) {
+                Parsed::Length(length) => return Ok(length),
+                Parsed::Needs(needed) => needed,
+                Parsed::Nonsense => {
+                    let length =
+                        u64::from_be_bytes([0, 0, 0, 0, bytes[0], bytes[1], bytes[2], bytes[3]]);
+                    let limit = i32::MAX as u64;
+                    return Err(RecvError::TooLong { length, limit });
+                }
+            };
+            match self.read(&mut bytes[len..needed], len > 0)? {
+                0 if len == 0 => return Err(RecvError::EndOfStream),
+                0 => return Err(RecvError::Truncated { missing: None }),
+                count => len += count,
+            }
+            self.place.set_head(&bytes, len);
+        }
+    }
+
+    /// Reads at least one byte, or none at the end of the stream.
+    fn read(&self, buffer: &mut [u8], within_message: bool) -> Result<usize, RecvError> {
+        loop {
+            match stream::read(self.fd.as_fd(), buffer) {
+                Err(error) if is_dry(&error) && within_message => self.wait_readable()?,
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Waits in the middle of a message, on a descriptor that somebody has made non-blocking.
+    fn wait_readable(&self) -> Result<(), RecvError> {
+        fd::poll_readable(&[self.fd.as_fd()], None)?;
+        Ok(())
+    }
+}
+
+/// Whether a descriptor that does not block has nothing to give or no room.
+fn is_dry(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Errors that may say that a signal cut a call short.
+trait Interruptible {
+    fn is_interruption(&self) -> bool;
+}
+
+impl Interruptible for SendError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruptible for RecvError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+/// Calls `attempt` again after each signal.
+fn repeat<T, E: Interruptible>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    loop {
+        match attempt() {
+            Err(error) if error.is_interruption() => {}
+            result => return result,
+        }
+    }
+}
+
+impl AsFd for ByteConnection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for ByteConnection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl From<ByteConnection> for OwnedFd {
+    fn from(connection: ByteConnection) -> Self {
+        connection.fd
+    }
+}
+
+/// A message on its way out. While it lives, no other thread sends on the connection.
+///
+/// Dropped when a part of it has been sent, it leaves the connection [torn](SendError::Torn).
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    connection: &'a ByteConnection,
+    _turn: Turned<'a>,
+    header: Header,
+    /// Of header and message together.
+    sent: usize,
+    length: usize,
+}
+
+impl Outgoing<'_> {
+    /// Whether a part of the message has been sent, so that it must be sent to its end.
+    pub fn is_underway(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// Sends the message, from where an earlier call stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Interrupted`] when a signal handler ran: call again with the same message to
+    /// go on. [`SendError::Os`] when the other end is closed.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the message is not as long as was said when it was begun.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        assert_eq!(message.len(), self.length, "not the length in the header");
+        let header = self.header;
+        let total = header.bytes().len() + message.len();
+        while self.sent < total {
+            let rest = match self.sent.checked_sub(header.bytes().len()) {
+                None => [IoSlice::new(&header.bytes()[self.sent..]), IoSlice::new(message)],
+                Some(sent) => [IoSlice::new(&message[sent..]), IoSlice::new(&[])],
+            };
+            match stream::write(self.connection.fd.as_fd(), &rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if is_dry(&error) && self.sent > 0 => {
+                    fd::poll_writable(self.connection.fd.as_fd(), None)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        if self.sent > 0 && self.sent < self.header.bytes().len() + self.length {
+            self.connection.torn.store(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A message on its way in. While it lives, no other thread receives from the connection.
+///
+/// Dropped before it was read to its end, it is lost; the next one is received whole.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    connection: &'a ByteConnection,
+    _turn: Turned<'a>,
+    length: u64,
+    left: u64,
+}
+
+impl Incoming<'_> {
+    /// Length of the message, in bytes.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether the message has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Reads the message to the beginning of `buffer`, from where an earlier call stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Interrupted`] when a signal handler ran: call again with the same buffer to go
+    /// on. [`RecvError::Truncated`] when the other end was closed in the middle.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the buffer is shorter than the message.
+    pub fn read_into(&mut self, buffer: &mut [u8]) -> Result<(), RecvError> {
+        assert!(buffer.len() as u64 >= self.length, "the message does not fit");
+        while self.left > 0 {
+            // Both fit into the buffer, so into a `usize`.
+            let range = (self.length - self.left) as usize..self.length as usize;
+            match self.connection.read(&mut buffer[range], true)? {
+                0 => return Err(self.truncated()),
+                count => self.left -= count as u64,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the message to the end of `buffer`, from where an earlier call stopped.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_into`](Self::read_into), and [`RecvError::OutOfMemory`].
+    pub fn read_onto(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
+        let no_memory = RecvError::OutOfMemory { length: self.length };
+        let Ok(left) = usize::try_from(self.left) else { return Err(no_memory) };
+        // Memory that nothing was written to costs nothing, so a liar gains nothing by this.
+        if buffer.try_reserve_exact(left).is_err() {
+            return Err(no_memory);
+        }
+        while self.left > 0 {
+            let count = self.read_some_onto(buffer)?;
+            self.left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn read_some_onto(&self, buffer: &mut Vec<u8>) -> Result<usize, RecvError> {
+        let fd = self.connection.fd.as_fd();
+        // The buffer may have more room than what is left of the message.
+        let exact = (buffer.capacity() - buffer.len()) as u64 <= self.left;
+        let count = if exact {
+            match stream::read_onto(fd, buffer) {
+                Err(error) if is_dry(&error) => {
+                    self.connection.wait_readable()?;
+                    return Ok(0);
+                }
+                result => result?,
+            }
+        } else {
+            let start = buffer.len();
+            buffer.resize(start + self.left as usize, 0);
+            let result = self.connection.read(&mut buffer[start..], true);
+            buffer.truncate(start + *result.as_ref().unwrap_or(&0));
+            result?
+        };
+        if count == 0 { Err(self.truncated()) } else { Ok(count) }
+    }
+
+    fn truncated(&self) -> RecvError {
+        RecvError::Truncated { missing: Some(self.left) }
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.connection.place.give_up(self.left);
+        }
+    }
+}

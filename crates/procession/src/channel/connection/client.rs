@@ -1,0 +1,210 @@
+//! The end that connects.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::channel::connection::address::Address;
+use crate::channel::connection::bytes::ByteConnection;
+use crate::channel::connection::error::{EndpointError, HandshakeError};
+use crate::channel::connection::handshake::{Handshake, Side};
+use crate::sys::fd;
+use crate::sys::stream::{self, Place};
+
+/// How to connect with a [`Listener`](super::Listener), or one of Python's.
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::connection::{Address, Client, Listener};
+///
+/// let listener = Listener::builder(Address::tcp("localhost", 0)?).key("secret").bind()?;
+/// let address = listener.address().clone();
+/// let client = std::thread::spawn(move || {
+///     let connection = Client::new(address).key("secret").connect().unwrap();
+///     connection.send(b"hello").unwrap();
+/// });
+/// assert_eq!(listener.accept()?.recv()?, b"hello");
+/// client.join().unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: Address,
+    key: Option<Vec<u8>>,
+    timeout: Option<Duration>,
+}
+
+impl Client {
+    /// Describes a connection with the listener at this address.
+    pub fn new(address: Address) -> Self {
+        Self { address, key: None, timeout: None }
+    }
+
+    /// Sets the key that both must have. Without one nothing is proved or checked.
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Bounds how long [`connect`](Self::connect) takes. Without one it waits for as long as the
+    /// listener does not accept.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Connects, and proves and checks the key if there is one. A signal does not end the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Refused`] when nobody listens there, [`EndpointError::Handshake`],
+    /// [`EndpointError::TimedOut`], [`EndpointError::TooLong`], [`EndpointError::Os`].
+    pub fn connect(&self) -> Result<ByteConnection, EndpointError> {
+        let mut connecting = self.start()?;
+        loop {
+            match connecting.finish() {
+                Err(EndpointError::Interrupted) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Prepares to connect, without blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn start(&self) -> Result<Connecting, EndpointError> {
+        let place = self.address.place()?;
+        let socket =
+            stream::socket_for(&place).map_err(|source| self.address.failed("socket", source))?;
+        Ok(Connecting {
+            deadline: self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            client: self.clone(),
+            place,
+            socket: Some(socket),
+            stage: Stage::New,
+        })
+    }
+}
+
+/// A connection that is coming about.
+#[derive(Debug)]
+pub struct Connecting {
+    client: Client,
+    place: Place,
+    deadline: Option<Instant>,
+    /// Until the connection is handed out.
+    socket: Option<OwnedFd>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    New,
+    /// A TCP connection is being made in the background.
+    Underway,
+    Connected,
+    Shaking(Handshake),
+}
+
+impl Connecting {
+    /// Blocks until there is a connection. To be called again after an interruption only.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Interrupted`] when a signal handler ran in this thread: call again to go
+    /// on. Else as [`Client::connect`].
+    ///
+    /// # Panics
+    ///
+    /// Panics when called after it has returned a connection.
+    pub fn finish(&mut self) -> Result<ByteConnection, EndpointError> {
+        let socket = self.socket.take().expect("the connection has been handed out");
+        match self.advance(&socket) {
+            Ok(()) => Ok(ByteConnection::with(socket, true, true)),
+            Err(error) => {
+                self.socket = Some(socket);
+                Err(error)
+            }
+        }
+    }
+
+    fn advance(&mut self, socket: &OwnedFd) -> Result<(), EndpointError> {
+        loop {
+            match &mut self.stage {
+                Stage::New => self.stage = self.connect(socket)?,
+                Stage::Underway => {
+                    self.wait_connected(socket)?;
+                    self.stage = Stage::Connected;
+                }
+                Stage::Connected => match &self.client.key {
+                    None => return Ok(()),
+                    Some(key) => {
+                        let handshake = Handshake::start(Side::Client, key, socket.as_fd())?;
+                        self.stage = Stage::Shaking(handshake);
+                    }
+                },
+                Stage::Shaking(handshake) => {
+                    if handshake.advance(socket.as_fd())? {
+                        return Ok(());
+                    }
+                    self.wait_readable(socket)?;
+                }
+            }
+        }
+    }
+
+    fn connect(&self, socket: &OwnedFd) -> Result<Stage, EndpointError> {
+        let failed = |source| self.failed(source);
+        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Err(EndpointError::TimedOut);
+        }
+        if !matches!(self.place, Place::Tcp(_)) {
+            // Without room in the listener's backlog this blocks, and a socket that does not
+            // block would be refused.
+            stream::set_connect_timeout(socket.as_fd(), left).map_err(failed)?;
+            stream::connect(socket.as_fd(), &self.place).map_err(failed)?;
+            stream::set_connect_timeout(socket.as_fd(), None).map_err(failed)?;
+            return Ok(Stage::Connected);
+        }
+        stream::send_without_delay(socket).map_err(failed)?;
+        // One that blocks and is interrupted goes on in the background, with no way to wait for it.
+        stream::set_blocking(socket.as_fd(), false).map_err(failed)?;
+        match stream::connect(socket.as_fd(), &self.place) {
+            Ok(()) => {}
+            Err(error) if stream::is_underway(&error) => return Ok(Stage::Underway),
+            Err(error) => return Err(failed(error)),
+        }
+        stream::set_blocking(socket.as_fd(), true).map_err(failed)?;
+        Ok(Stage::Connected)
+    }
+
+    fn wait_connected(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
+        let failed = |source| self.failed(source);
+        if !fd::poll_writable(socket.as_fd(), self.deadline).map_err(failed)? {
+            return Err(EndpointError::TimedOut);
+        }
+        stream::connect_result(socket.as_fd()).map_err(failed)?;
+        stream::set_blocking(socket.as_fd(), true).map_err(failed)
+    }
+
+    fn wait_readable(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
+        let ready = fd::poll_readable(&[socket.as_fd()], self.deadline)
+            .map_err(|source| self.failed(source))?;
+        match (ready[0], self.client.timeout) {
+            (false, Some(after)) => Err(HandshakeError::TimedOut { after }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> EndpointError {
+        // What a Unix socket says whose time to connect has run out.
+        if source.kind() == io::ErrorKind::WouldBlock {
+            return EndpointError::TimedOut;
+        }
+        self.client.address.failed("connect", source)
+    }
+}

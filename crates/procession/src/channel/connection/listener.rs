@@ -1,0 +1,356 @@
+//! The end that is connected with.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::channel::connection::address::Address;
+use crate::channel::connection::bytes::ByteConnection;
+use crate::channel::connection::error::{EndpointError, HandshakeError};
+use crate::channel::connection::handshake::{Handshake, Side};
+use crate::channel::connection::turn::Turn;
+use crate::sys::stream::{self, Place};
+use crate::sys::{fd, process};
+
+/// How long a client may be silent in a handshake, if nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Clients in a handshake at a time. One more takes the place of the one that came first.
+const MOST_CLIENTS: usize = 128;
+
+/// How a listener is made; see [`Listener::builder`].
+#[derive(Debug, Clone)]
+pub struct ListenerBuilder {
+    address: Address,
+    backlog: i32,
+    key: Option<Vec<u8>>,
+    patience: Duration,
+    keep_file: bool,
+}
+
+impl ListenerBuilder {
+    /// Sets how many clients may wait to be accepted; 1 if it is not called.
+    pub fn backlog(mut self, clients: i32) -> Self {
+        self.backlog = clients;
+        self
+    }
+
+    /// Sets the key that clients must have. Without one nothing is proved or checked.
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets how long a client may be silent in a handshake; 20 s if it is not called.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Leaves the socket file where it is when the listener is dropped.
+    pub fn keep_file(mut self) -> Self {
+        self.keep_file = true;
+        self
+    }
+
+    /// Makes the listener. Clients can connect from then on, and wait until they are accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::InUse`], [`EndpointError::TooLong`], [`EndpointError::Os`].
+    pub fn bind(self) -> Result<Listener, EndpointError> {
+        let place = self.address.place()?;
+        let failed = |call| move |source| (call, source);
+        let made = stream::socket_for(&place).map_err(failed("socket")).and_then(|socket| {
+            stream::bind_and_listen(socket.as_fd(), &place, self.backlog)
+                .map_err(failed("bind"))?;
+            // A client that gives up between `poll` and `accept` must not make `accept` block.
+            stream::set_blocking(socket.as_fd(), false).map_err(failed("fcntl"))?;
+            let place = stream::local_place(socket.as_fd()).map_err(failed("getsockname"))?;
+            Ok((socket, place))
+        });
+        let (socket, place) = made.map_err(|(call, source)| self.address.failed(call, source))?;
+        let file = match &place {
+            Place::File(_) if !self.keep_file => SocketFile::of(&self.address),
+            _ => None,
+        };
+        Ok(Listener {
+            socket,
+            address: place.into(),
+            key: self.key,
+            patience: self.patience,
+            accepting: Turn::new(),
+            pending: Mutex::new((0, Vec::new())),
+            _file: file,
+        })
+    }
+}
+
+/// Waits for others to connect with, at an address.
+///
+/// Clients may be [`Client`](super::Client)s or those of Python's `multiprocessing.connection`.
+/// With a key, both sides prove that they have it; a client that is silent, sends garbage or dies
+/// meanwhile holds up no other.
+///
+/// On drop nobody can connect any more, and the socket file, if there is one, is removed, but only
+/// by the process that made it. It stays if that process is killed; an abstract address leaves
+/// nothing.
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::connection::{Address, Client, Listener};
+///
+/// let name = format!("procession-example-{}", std::process::id());
+/// let listener = Listener::bind(Address::Abstract(name.into_bytes()))?;
+/// let client = Client::new(listener.address().clone()).connect()?;
+/// let server = listener.accept()?;
+/// client.send(b"hello")?;
+/// assert_eq!(server.recv()?, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    address: Address,
+    key: Option<Vec<u8>>,
+    patience: Duration,
+    accepting: Turn,
+    /// Clients in a handshake, and with which process. Empty while a thread accepts.
+    pending: Mutex<(u32, Vec<Pending>)>,
+    _file: Option<SocketFile>,
+}
+
+/// A client in a handshake.
+#[derive(Debug)]
+struct Pending {
+    socket: OwnedFd,
+    address: Address,
+    handshake: Handshake,
+    /// When it will have been silent for too long.
+    deadline: Option<Instant>,
+}
+
+/// A connection, and the address of the client.
+type Accepted = (ByteConnection, Address);
+
+impl Listener {
+    /// Begins to describe a listener at this address.
+    pub fn builder(address: Address) -> ListenerBuilder {
+        ListenerBuilder { address, backlog: 1, key: None, patience: PATIENCE, keep_file: false }
+    }
+
+    /// Makes a listener without a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`ListenerBuilder::bind`].
+    pub fn bind(address: Address) -> Result<Self, EndpointError> {
+        Self::builder(address).bind()
+    }
+
+    /// Where it listens; with the port that the system chose.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Blocks until a client has connected and shown the key. A signal does not end the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Handshake`] when a client had another key or sent something else; call
+    /// again for the next one. Clients that go away or stay silent are passed over.
+    pub fn accept(&self) -> Result<ByteConnection, EndpointError> {
+        loop {
+            match self.accept_until(None) {
+                Err(EndpointError::Interrupted) => {}
+                result => return result.map(|(connection, _)| connection),
+            }
+        }
+    }
+
+    /// Blocks until a client has connected and shown the key, or `deadline`; also says where the
+    /// client is.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Interrupted`] when a signal handler ran in this thread,
+    /// [`EndpointError::TimedOut`]; else as [`accept`](Self::accept).
+    pub fn accept_until(&self, deadline: Option<Instant>) -> Result<Accepted, EndpointError> {
+        let _turn = self.accepting.take().map_err(|_| EndpointError::Interrupted)?;
+        let mut pending = self.take_pending();
+        let result = self.accept_with(&mut pending, deadline);
+        self.put_pending(pending);
+        result
+    }
+
+    /// The clients in a handshake with this process. Those of a process that this one was forked
+    /// from are let go of; they stay connected with that one.
+    fn take_pending(&self) -> Vec<Pending> {
+        // It is this thread's turn, so only a forked child can find the lock taken: by a thread
+        // that it does not have.
+        let Ok(mut stored) = self.pending.try_lock() else { return Vec::new() };
+        let (owner, pending) = std::mem::take(&mut *stored);
+        if owner == process::getpid() { pending } else { Vec::new() }
+    }
+
+    fn put_pending(&self, pending: Vec<Pending>) {
+        if let Ok(mut stored) = self.pending.try_lock() {
+            *stored = (process::getpid(), pending);
+        }
+    }
+
+    fn accept_with(
+        &self,
+        pending: &mut Vec<Pending>,
+        deadline: Option<Instant>,
+    ) -> Result<Accepted, EndpointError> {
+        loop {
+            if let Some(accepted) = self.accept_waiting(pending)? {
+                return Ok(accepted);
+            }
+            if let Some(accepted) = advance(pending, self.patience)? {
+                return Ok(accepted);
+            }
+            self.wait(pending, deadline)?;
+        }
+    }
+
+    /// Takes the clients that have connected. One is done with that if there is no key.
+    fn accept_waiting(
+        &self,
+        pending: &mut Vec<Pending>,
+    ) -> Result<Option<Accepted>, EndpointError> {
+        loop {
+            let (socket, place) = match stream::accept(self.socket.as_fd()) {
+                Ok(client) => client,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    // The client gave up before it was its turn.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
+                    _ => return Err(self.address.failed("accept", error)),
+                },
+            };
+            if matches!(place, Place::Tcp(_)) {
+                // Slower without, and no reason to turn the client away.
+                let _ = stream::send_without_delay(&socket);
+            }
+            let address = Address::from(place);
+            let Some(key) = &self.key else {
+                return Ok(Some((ByteConnection::with(socket, true, true), address)));
+            };
+            match Handshake::start(Side::Listener, key, socket.as_fd()) {
+                Ok(handshake) => {
+                    if pending.len() >= MOST_CLIENTS {
+                        pending.remove(0);
+                    }
+                    let deadline = Instant::now().checked_add(self.patience);
+                    pending.push(Pending { socket, address, handshake, deadline });
+                }
+                Err(error) => passed_over(&address, &error),
+            }
+        }
+    }
+
+    /// Waits until somebody connects or sends, and puts those out who were silent for too long.
+    fn wait(
+        &self,
+        pending: &mut Vec<Pending>,
+        deadline: Option<Instant>,
+    ) -> Result<(), EndpointError> {
+        let first = pending.iter().filter_map(|client| client.deadline).chain(deadline).min();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.socket.as_fd()];
+        fds.extend(pending.iter().map(|client| client.socket.as_fd()));
+        let ready =
+            fd::poll_readable(&fds, first).map_err(|source| self.address.failed("poll", source))?;
+        if ready.contains(&true) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        pending.retain(|client| {
+            let late = client.deadline.is_some_and(|deadline| deadline <= now);
+            if late {
+                passed_over(&client.address, &HandshakeError::TimedOut { after: self.patience });
+            }
+            !late
+        });
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(EndpointError::TimedOut);
+        }
+        Ok(())
+    }
+}
+
+/// Lets each client get on with its handshake; returns one that is done.
+fn advance(
+    pending: &mut Vec<Pending>,
+    patience: Duration,
+) -> Result<Option<Accepted>, EndpointError> {
+    let mut index = 0;
+    while let Some(client) = pending.get_mut(index) {
+        let before = client.handshake.progress();
+        match client.handshake.advance(client.socket.as_fd()) {
+            Ok(false) => {
+                if client.handshake.progress() != before {
+                    client.deadline = Instant::now().checked_add(patience);
+                }
+                index += 1;
+            }
+            Ok(true) => {
+                let client = pending.remove(index);
+                let connection = ByteConnection::with(client.socket, true, true);
+                return Ok(Some((connection, client.address)));
+            }
+            Err(error) => {
+                let client = pending.remove(index);
+                if error != HandshakeError::Gone {
+                    return Err(error.into());
+                }
+                passed_over(&client.address, &error);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn passed_over(client: &Address, error: &HandshakeError) {
+    tracing::debug!("passed over {client}: {error}");
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The file of a Unix socket, removed on drop by the process that made it.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    maker: u32,
+}
+
+impl SocketFile {
+    fn of(address: &Address) -> Option<Self> {
+        match address {
+            Address::Unix(path) => Some(Self { path: absolute(path), maker: process::getpid() }),
+            _ => None,
+        }
+    }
+}
+
+/// The same file when the working directory has changed.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.maker == process::getpid() {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

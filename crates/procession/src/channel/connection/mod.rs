@@ -1,0 +1,44 @@
+//! Streams of messages over pipes and sockets, on the wire with CPython's `multiprocessing`.
+//!
+//! | file        | what is in it                                                        |
+//! |-------------|----------------------------------------------------------------------|
+//! | `bytes`     | messages of bytes over one descriptor; descriptors in between        |
+//! | `typed`     | messages of values on top of them                                    |
+//! | `frame`     | the header of a message                                              |
+//! | `turn`      | whose turn it is to send, and to receive                             |
+//! | `listener`, `client` | the two ends of a connection by address                     |
+//! | `handshake` | how the two prove to each other that they have the same key          |
+//! | `address`   | addresses                                                            |
+//! | `wait`      | waiting for several at a time                                        |
+//! | `carry`     | shared objects inside messages                                       |
+//!
+//! A message is a header with its length and that many bytes. What does not fit that is an error:
+//! a stream that ends within a message says so, and is not taken for one that has ended.
+//!
+//! # When a process dies
+//!
+//! The kernel closes its ends. Whoever receives from it gets the messages that it had sent, whole,
+//! and then [`RecvError::EndOfStream`]; or [`RecvError::Truncated`] if it was killed within one.
+//! Whoever sends to it gets an error of the system, `EPIPE` or `ECONNRESET`.
+
+mod address;
+mod bytes;
+mod carry;
+mod client;
+mod error;
+mod frame;
+mod handshake;
+mod listener;
+mod turn;
+mod typed;
+mod wait;
+
+pub use address::Address;
+pub use bytes::{ByteConnection, Incoming, Outgoing, byte_pipe, byte_pipe_one_way};
+pub use carry::Mailbox;
+pub use client::{Client, Connecting};
+pub use error::{EndpointError, HandshakeError, RecvError, SendError};
+pub use handshake::{CHALLENGE, FAILURE, WELCOME, answer, challenge, verify};
+pub use listener::{Listener, ListenerBuilder};
+pub use typed::{Connection, Nothing, Receiver, Sender, pipe, pipe_one_way};
+pub use wait::{wait, wait_raw};

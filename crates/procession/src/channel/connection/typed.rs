@@ -1,0 +1,153 @@
+//! Connections that carry values.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::channel::connection::bytes::{ByteConnection, byte_pipe, byte_pipe_one_way};
+use crate::channel::connection::error::{RecvError, SendError};
+
+/// What can be said about an end that does not send, or does not receive.
+///
+/// There is no value of this type, so nothing can be sent or received there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nothing {}
+
+/// One end of a stream of values: sends values of type `S`, receives those of type `R`.
+///
+/// Values travel as postcard writes them, so the other end must be a program in Rust with the
+/// same types. For the rest see [`ByteConnection`], on which it is built.
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::connection::pipe;
+///
+/// let (client, server) = pipe::<String, usize>()?;
+/// client.send(&"how long?".to_owned())?;
+/// server.send(&server.recv()?.len())?;
+/// assert_eq!(client.recv()?, 9);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Connection<S, R> {
+    bytes: ByteConnection,
+    values: PhantomData<fn(S) -> R>,
+}
+
+/// An end that only receives.
+pub type Receiver<R> = Connection<Nothing, R>;
+
+/// An end that only sends.
+pub type Sender<S> = Connection<S, Nothing>;
+
+/// Makes two connected ends: the first sends `A` and receives `B`, the second the other way round.
+///
+/// # Errors
+///
+/// Those of `socketpair(2)`: too many descriptors are open.
+pub fn pipe<A, B>() -> io::Result<(Connection<A, B>, Connection<B, A>)> {
+    let (one, other) = byte_pipe()?;
+    Ok((one.into(), other.into()))
+}
+
+/// Makes two connected ends, of which the first receives what the second sends.
+///
+/// # Errors
+///
+/// Those of `pipe(2)`: too many descriptors are open.
+///
+/// # Examples
+///
+/// ```
+/// use procession::channel::connection::pipe_one_way;
+///
+/// let (receiver, sender) = pipe_one_way::<u32>()?;
+/// sender.send(&7)?;
+/// assert_eq!(receiver.recv()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn pipe_one_way<T>() -> io::Result<(Receiver<T>, Sender<T>)> {
+    let (reader, writer) = byte_pipe_one_way()?;
+    Ok((reader.into(), writer.into()))
+}
+
+impl<S, R> Connection<S, R> {
+    /// The connection of bytes beneath.
+    pub fn bytes(&self) -> &ByteConnection {
+        &self.bytes
+    }
+
+    /// Whether a value, or the end of the stream, is there; blocks for it for at most `timeout`.
+    ///
+    /// `None` waits for ever. A signal does not end the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::SendOnly`].
+    pub fn poll(&self, timeout: Option<Duration>) -> Result<bool, RecvError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            match self.bytes.poll(deadline) {
+                Err(RecvError::Interrupted) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl<S: Serialize, R> Connection<S, R> {
+    /// Sends a value; blocks while the system takes no more bytes.
+    ///
+    /// A shared object, such as a queue, is refused: nothing would keep it alive on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Serialize`], with nothing sent; else as [`ByteConnection::send`].
+    pub fn send(&self, value: &S) -> Result<(), SendError> {
+        let bytes = postcard::to_allocvec(value)
+            .map_err(|error| SendError::Serialize(error.to_string()))?;
+        self.bytes.send(&bytes)
+    }
+}
+
+impl<S, R: DeserializeOwned> Connection<S, R> {
+    /// Receives a value; blocks while there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Deserialize`] when the message, which is gone then, is no `R`; else as
+    /// [`ByteConnection::recv`].
+    pub fn recv(&self) -> Result<R, RecvError> {
+        let message = self.bytes.recv()?;
+        postcard::from_bytes(&message).map_err(|error| RecvError::Deserialize(error.to_string()))
+    }
+}
+
+impl<S, R> From<ByteConnection> for Connection<S, R> {
+    fn from(bytes: ByteConnection) -> Self {
+        Self { bytes, values: PhantomData }
+    }
+}
+
+impl<S, R> From<Connection<S, R>> for ByteConnection {
+    fn from(connection: Connection<S, R>) -> Self {
+        connection.bytes
+    }
+}
+
+impl<S, R> AsFd for Connection<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bytes.as_fd()
+    }
+}
+
+impl<S, R> fmt::Debug for Connection<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.bytes).finish()
+    }
+}
