@@ -907,6 +907,7 @@ def unlink_name(name: str) -> None:
         PermissionError: It is another user's.
     """
 
+@disjoint_base
 class Connection:
     """One end of a pipe, or of a connection with a listener.
 
