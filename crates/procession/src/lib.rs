@@ -6,7 +6,7 @@
 //! | [`process`]     | child processes by fork, spawn and fork server, and their results    |
 //! | [`mod@command`] | external programs, as processes like any others                      |
 //! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
-//! | [`channel`]     | queues between any processes of a tree                               |
+//! | [`channel`]     | queues between any processes of a tree; pipes, listeners and clients |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
 //! | [`sync`]        | locks, conditions, events, barriers between any processes of a tree  |
 //! | [`shm`]         | the shared memory beneath all of these                               |
