@@ -9,7 +9,7 @@ import sys
 import time
 
 # As a program would have it at its head: children that import this file import it as well.
-if any("NumPy" in argument for argument in sys.argv):
+if sys.argv[0].endswith("cases.py") and any("NumPy" in argument for argument in sys.argv):
     import numpy as numpy
 
 WORKERS = 2
@@ -22,65 +22,6 @@ def successor(number):
 
 def do_nothing():
     pass
-
-
-def produce(ready, go, channel, item, count):
-    ready.put("producer")
-    go.get()
-    for _ in range(count):
-        channel.put(item)
-    channel.close()
-    channel.join_thread()
-
-
-def produce_numbers(ready, go, channel, count):
-    ready.put("producer")
-    go.get()
-    for number in range(count):
-        channel.put(number)
-    channel.close()
-    channel.join_thread()
-
-
-def consume(ready, go, channel, count):
-    ready.put("consumer")
-    go.get()
-    for _ in range(count):
-        channel.get()
-    ready.put("done")
-
-
-def transfer(ctx, producer, arguments, count):
-    """Move `count` items from one new process to another; from the word "go" to the last one."""
-    ready, channel = ctx.Queue(), ctx.Queue()
-    go = [ctx.Queue(), ctx.Queue()]
-    children = [
-        ctx.Process(target=producer, args=(ready, go[0], channel, *arguments, count)),
-        ctx.Process(target=consume, args=(ready, go[1], channel, count)),
-    ]
-    for child in children:
-        child.start()
-    for _ in children:
-        ready.get()
-    start = time.perf_counter()
-    for one in go:
-        one.put(None)
-    assert ready.get() == "done"
-    seconds = time.perf_counter() - start
-    for child in children:
-        child.join()
-    return seconds
-
-
-def queue_of_ints(ctx, count):
-    return transfer(ctx, produce_numbers, (), count)
-
-
-def queue_of_bytes(size):
-    def measure(ctx, count):
-        return transfer(ctx, produce, (b"x" * size,), count)
-
-    return measure
 
 
 def pool_map(ctx, count):
@@ -289,10 +230,6 @@ def contend(lock, _number, count):
 CASES = {
     "pool map, chunksize=1": ("fork", pool_map, 100_000, "tasks", 0),
     "pool apply": ("fork", pool_apply, 5_000, "calls", 0),
-    "queue of small ints": ("fork", queue_of_ints, 300_000, "messages", 0),
-    "queue, 1 KiB": ("fork", queue_of_bytes(1 << 10), 100_000, "messages", 1 << 10),
-    "queue, 64 KiB": ("fork", queue_of_bytes(1 << 16), 10_000, "messages", 1 << 16),
-    "queue, 1 MiB": ("fork", queue_of_bytes(1 << 20), 500, "messages", 1 << 20),
     "start and join, fork": ("fork", start_and_join, 200, "processes", 0),
     "start and join, spawn": ("spawn", start_and_join, 20, "processes", 0),
     "start and join, forkserver": ("forkserver", start_and_join, 200, "processes", 0),
@@ -372,16 +309,21 @@ CASES = {
 }
 
 
-def main():
-    import importlib
+def context(module, method):
+    from importlib import import_module
+
+    return import_module(module).get_context(method)
+
+
+def main(cases, context):
     import json
 
-    module, case, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])
-    method, measure, count, _, _ = CASES[case]
+    contender, case, scale = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    method, measure, count, _, _ = cases[case]
     count = max(1, round(count * scale))
-    seconds = measure(importlib.import_module(module).get_context(method), count)
+    seconds = measure(context(contender, method), count)
     print(json.dumps({"operations": count, "seconds": seconds}))
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES, context)

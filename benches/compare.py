@@ -1,13 +1,14 @@
-"""Measure `procession` beside `multiprocessing`: `make bench`.
+"""Measure `procession` beside `multiprocessing` and its peers: `make bench`.
 
-Every measurement runs in a process of its own, the two modules in turn, so that whatever else the
-machine does hits both. Prints the median of the rounds, the ratio of the medians, and the smallest
-and largest ratio that any two neighbouring runs gave. All raw figures go to a JSON file, with the
-machine, the versions and the command.
+Every measurement runs in a process of its own, the contenders in turn, so that whatever else the
+machine does hits all of them. Prints the median of the rounds, the ratio of the medians, and the
+smallest and largest ratio that any two runs of a round gave. All raw figures go to a JSON file,
+with the machine, the versions and the command.
 """
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,17 +17,32 @@ import statistics
 import subprocess
 import sys
 
-from cases import CASES
+import cases
+import messages
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = ("multiprocessing", "procession")
+# What some cases need that the package does not: a word of their contenders or of their names.
+NEEDED = {"faster-fifo": "faster_fifo", "NumPy": "numpy"}
 LIMIT = 300  # seconds; only a deadlock takes this long
+# Each case, and the program that measures it.
+PROGRAMS = dict.fromkeys(cases.CASES, "cases.py") | dict.fromkeys(messages.CASES, "messages.py")
+CASES = cases.CASES | messages.CASES
 
 
-def measure(module, case, scale):
+def missing(*words):
+    """The packages that these words ask for and that are not installed."""
+    return {
+        word
+        for word, package in NEEDED.items()
+        if any(word in asking for asking in words) and importlib.util.find_spec(package) is None
+    }
+
+
+def measure(contender, case, scale):
     """Return operations a second."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "cases.py"), module, case, str(scale)],
+        [sys.executable, str(HERE / PROGRAMS[case]), contender, case, str(scale)],
         stdout=subprocess.PIPE,
         text=True,
         timeout=LIMIT,
@@ -60,31 +76,47 @@ def surroundings():
 
 def compare(case, rounds, scale):
     """Run one case in all rounds; return what goes into the file."""
-    rates = {module: [] for module in MODULES}
+    contenders = [*MODULES, *(peer for peer in messages.PEERS.get(case, ()) if not missing(peer))]
+    rates = {contender: [] for contender in contenders}
     for number in range(rounds):
-        for module in MODULES if number % 2 == 0 else reversed(MODULES):
-            rates[module].append(measure(module, case, scale))
-    theirs, ours = (statistics.median(rates[module]) for module in MODULES)
-    pairs = [our / their for their, our in zip(*rates.values(), strict=True)]
+        for contender in contenders if number % 2 == 0 else reversed(contenders):
+            rates[contender].append(measure(contender, case, scale))
+    medians = {contender: statistics.median(rates[contender]) for contender in contenders}
+    ours = medians["procession"]
+    others = [contender for contender in contenders if contender != "procession"]
     return {
         "case": case,
         "unit": f"{CASES[case][3]} per second",
         "bytes per operation": CASES[case][4],
         "rates": rates,
-        "medians": {"multiprocessing": theirs, "procession": ours},
-        "ratio": ours / theirs,
-        "ratio range": [min(pairs), max(pairs)],
+        "medians": medians,
+        "ratios": {other: ours / medians[other] for other in others},
+        "ratio ranges": {other: extremes(rates["procession"], rates[other]) for other in others},
     }
 
 
-def row(result):
-    theirs, ours = (result["medians"][module] for module in MODULES)
-    low, high = result["ratio range"]
-    text = f"{result['case']:<28}{theirs:>14,.0f}{ours:>14,.0f}"
-    text += f"{result['ratio']:>8.1f} ({low:.1f} to {high:.1f})"
-    if size := result["bytes per operation"]:
-        text += f"  {ours * size / 1e9:.2f} GB/s"
-    return text
+def extremes(ours, theirs):
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    return [min(ratios), max(ratios)]
+
+
+def rate(number):
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def short(ratio):
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 2 else f"{ratio:.2f}"
+
+
+def rows(result):
+    """A line for each of the others."""
+    ours, size = result["medians"]["procession"], result["bytes per operation"]
+    for other, ratio in result["ratios"].items():
+        name = result["case"] if other == "multiprocessing" else f"  beside {other}"
+        low, high = result["ratio ranges"][other]
+        text = f"{name:<32}{rate(result['medians'][other]):>14}{rate(ours):>14}"
+        text += f"{short(ratio):>8} ({short(low)} to {short(high)})"
+        yield text + (f"  {ours * size / 1e9:.2f} GB/s" if size else "")
 
 
 def main():
@@ -98,14 +130,21 @@ def main():
     chosen = [name for name in CASES if not options.cases or any(c in name for c in options.cases)]
     if not chosen:
         parser.error(f"no such case; there are: {', '.join(CASES)}")
+    absent = missing(*chosen, *(peer for case in chosen for peer in messages.PEERS.get(case, ())))
+    if absent:
+        print(f"not measured: {', '.join(sorted(absent))}; see benches/requirements.txt")
+    chosen = [case for case in chosen if not missing(case)]
+    if not chosen:
+        parser.error("nothing is left to measure")
 
     report = surroundings() | {"rounds": rounds, "scale": scale, "results": []}
+    report["not measured"] = sorted(absent)
     print(f"{report['processor']}, {report['processors']} processors; operations a second")
-    print(f"{'':<28}{'multiprocessing':>14}{'procession':>13}{'ratio':>8}")
+    print(f"{'':<32}{'other':>14}{'procession':>14}{'ratio':>8}")
     for case in chosen:
         result = compare(case, rounds, scale)
         report["results"].append(result)
-        print(row(result), flush=True)
+        print("\n".join(rows(result)), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / ("python-quick.json" if options.quick else "python.json")
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

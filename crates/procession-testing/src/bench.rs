@@ -3,7 +3,7 @@
 //! Benches are programs of their own with `harness = false`, because one that starts processes must
 //! call `procession::init` first thing in `main`. Nothing here judges a figure.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -34,6 +34,18 @@ pub struct Report {
     name: &'static str,
     quick: bool,
     cases: Vec<Case>,
+}
+
+/// A case of [`Report::compare`].
+pub struct Contender<'a> {
+    name: String,
+    round: Box<dyn FnMut() -> (u64, Duration) + 'a>,
+}
+
+impl fmt::Debug for Contender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contender").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -70,18 +82,41 @@ impl Report {
         unit: &'static str,
         mut round: impl FnMut() -> (u64, Duration),
     ) {
-        let rounds = if self.quick { ROUNDS.1 } else { ROUNDS.0 };
-        let rates = (0..rounds).map(|_| {
-            let (count, time) = round();
-            assert!(!time.is_zero(), "a round that took no time measures nothing");
-            #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-            let count = count as f64;
-            count / time.as_secs_f64()
-        });
-        let case = Case { name: case.into(), unit, rates: rates.collect() };
-        let median = case.median();
-        eprintln!("{:<32}{median:>14.0} {unit} per second, {:.3} µs each", case.name, 1e6 / median);
+        let rates = (0..self.rounds()).map(|_| rate(round())).collect();
+        let case = Case { name: case.into(), unit, rates };
+        eprintln!("{}", case.line());
         self.cases.push(case);
+    }
+
+    /// Runs several cases in turn, so that whatever else the machine does hits all of them, and
+    /// prints how the first does beside each of the others: the ratio of the medians, and the
+    /// smallest and largest ratio within a round.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a round took no time at all.
+    pub fn compare(&mut self, unit: &'static str, mut contenders: Vec<Contender<'_>>) {
+        let mut rates = vec![Vec::new(); contenders.len()];
+        for number in 0..self.rounds() {
+            let mut order: Vec<_> = (0..contenders.len()).collect();
+            if number % 2 == 1 {
+                order.reverse();
+            }
+            for which in order {
+                rates[which].push(rate((contenders[which].round)()));
+            }
+        }
+        let cases = contenders.into_iter().zip(rates);
+        let cases = cases.map(|(contender, rates)| Case { name: contender.name, unit, rates });
+        let first = self.cases.len();
+        self.cases.extend(cases);
+        for case in &self.cases[first..] {
+            eprintln!("{}; {}", case.line(), self.cases[first].beside(case));
+        }
+    }
+
+    fn rounds(&self) -> usize {
+        if self.quick { ROUNDS.1 } else { ROUNDS.0 }
     }
 
     /// Writes the file: `rust-NAME.json` in `PROCESSION_BENCH_OUT`, or in `target/bench`.
@@ -120,11 +155,41 @@ impl Report {
     }
 }
 
+/// Operations a second.
+fn rate((count, time): (u64, Duration)) -> f64 {
+    assert!(!time.is_zero(), "a round that took no time measures nothing");
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    let count = count as f64;
+    count / time.as_secs_f64()
+}
+
+impl<'a> Contender<'a> {
+    /// One of the cases that [`Report::compare`] runs in turn; `round` as for [`Report::measure`].
+    #[must_use]
+    pub fn new(case: impl Into<String>, round: impl FnMut() -> (u64, Duration) + 'a) -> Self {
+        Self { name: case.into(), round: Box::new(round) }
+    }
+}
+
 impl Case {
     fn median(&self) -> f64 {
         let mut sorted = self.rates.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[sorted.len() / 2]
+    }
+
+    fn line(&self) -> String {
+        let (median, unit) = (self.median(), self.unit);
+        format!("{:<46}{median:>14.0} {unit} per second, {:.3} µs each", self.name, 1e6 / median)
+    }
+
+    /// How this case does beside another one.
+    fn beside(&self, other: &Self) -> String {
+        let ratios: Vec<_> = self.rates.iter().zip(&other.rates).map(|(a, b)| a / b).collect();
+        let smallest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let largest = ratios.iter().copied().fold(0.0, f64::max);
+        let ratio = self.median() / other.median();
+        format!("the first is {ratio:.2} times that ({smallest:.2} to {largest:.2})")
     }
 
     fn to_json(&self) -> String {
@@ -174,6 +239,8 @@ fn output_of(program: &str, arguments: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     fn report() -> Report {
@@ -194,6 +261,23 @@ mod tests {
             json.contains(r#""case": "a \"case\"\u000a", "unit": "things per second""#),
             "{json}"
         );
+    }
+
+    #[test]
+    fn contenders_take_turns_and_are_set_beside_the_first() {
+        let order = RefCell::new(String::new());
+        let contender = |name: char, seconds| {
+            let order = &order;
+            Contender::new(name, move || {
+                order.borrow_mut().push(name);
+                (12, Duration::from_secs(seconds))
+            })
+        };
+        let mut report = Report { name: "test", quick: true, cases: Vec::new() };
+        report.compare("things", vec![contender('a', 1), contender('b', 3)]);
+        assert_eq!(*order.borrow(), "abba");
+        let ratio = report.cases[0].beside(&report.cases[1]);
+        assert_eq!(ratio, "the first is 3.00 times that (3.00 to 3.00)");
     }
 
     #[test]

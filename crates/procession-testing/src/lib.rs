@@ -29,7 +29,7 @@ mod leaks;
 pub mod process;
 mod watchdog;
 
-pub use bench::Report;
+pub use bench::{Contender, Report};
 pub use harness::run;
 pub use leaks::{LeakCheck, Leaks};
 pub use watchdog::Watchdog;

@@ -22,7 +22,7 @@
 //! the floor would ever see it answer.
 //!
 //! `PROCESSION_SPIN_US` replaces the ceiling (and the floor, where that is higher). 0 turns
-//! spinning off, which is also the default where only one CPU is available.
+//! spinning off, which is also the default where the machine, or its share, has one CPU only.
 //!
 //! # Time
 //!
@@ -249,7 +249,9 @@ mod tuning {
             }
             tracing::warn!(value = %text, "PROCESSION_SPIN_US is not a number of microseconds");
         }
-        if crate::sys::cpu::available_cpus() > 1 { Tuning::DEFAULT_CEILING_US } else { 0 }
+        // Not the CPUs of this process: where each process is kept on a CPU of its own, spinning
+        // pays as much as elsewhere. Where all are kept on one, `WakerCpu` tells.
+        if crate::sys::cpu::shared_cpus() > 1 { Tuning::DEFAULT_CEILING_US } else { 0 }
     }
 
     /// Measures the spin loop. The quickest of several rounds counts: the others were disturbed.

@@ -55,8 +55,18 @@ pub(crate) fn cgroup_cpu_quota() -> Option<f64> {
 
 /// The number of CPUs that this process can keep busy: by affinity and by quota, at least 1.
 pub(crate) fn available_cpus() -> usize {
+    within_quota(affinity_count())
+}
+
+/// The number of CPUs that this process and others with the same quota can keep busy: as
+/// [`available_cpus`], but others may run where this one may not. At least 1.
+pub(crate) fn shared_cpus() -> usize {
+    within_quota(machine_cpus())
+}
+
+fn within_quota(cpus: usize) -> usize {
     let by_quota = cgroup_cpu_quota().map_or(usize::MAX, |cpus| cpus.ceil() as usize);
-    affinity_count().min(by_quota).max(1)
+    cpus.min(by_quota).max(1)
 }
 
 /// The bytes of memory that this process can count on at most: the machine's, or its groups'.
@@ -340,6 +350,7 @@ mod tests {
     fn figures_of_this_machine_agree() {
         assert!((1..=machine_cpus()).contains(&available_cpus()));
         assert!(available_cpus() <= affinity_count());
+        assert!((available_cpus()..=machine_cpus()).contains(&shared_cpus()));
         assert!((1..=machine_memory()).contains(&memory_limit()));
     }
 
