@@ -17,6 +17,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
 # In the order of CI: what fails soonest comes first.
 GATES := fmt lint docs deny test-rust loom build stubs test-python cpython demo examples
 
@@ -26,6 +27,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 TOOLS := $(VENV)/.tools
 PACKAGE := $(VENV)/.package
 CARGO_DENY := target/tools/bin/cargo-deny
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
 PYTHON_CODE := python tests benches examples
 SOURCES := Cargo.toml Cargo.lock pyproject.toml requirements-dev.txt \
 	$(shell find crates/procession crates/procession-python \( -name '*.rs' -o -name Cargo.toml \) \
@@ -41,11 +43,11 @@ COUNT_TESTS := awk '{ print; fflush() } \
 	/^test result:/ { n += $$4; if (file && $$4 + $$6 + $$8 == 0) none = none " " file } \
 	END { if (!n || none) { print "no test ran" (none ? " in" none : ""); exit 1 } print n " tests passed" }'
 
-.PHONY: FORCE help $(GATES) test cpython cpython-all format msrv bench bench-quick soak clean
+.PHONY: FORCE help $(GATES) test cpython cpython-all format msrv fuzz bench bench-quick soak clean
 
 help:
 	@echo "Gates, in the order in which 'make test' runs them: $(GATES)"
-	@echo "Others: test cpython cpython-all format msrv bench bench-quick soak clean"
+	@echo "Others: test cpython cpython-all format msrv fuzz bench bench-quick soak clean"
 
 # The virtual environment, the tools in it, the package in it. Each stamp lies inside, so that
 # removing the folder removes them too.
@@ -74,11 +76,13 @@ build: $(PACKAGE)
 fmt: $(TOOLS)
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path benches/peers/Cargo.toml --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(PY) -m ruff format --check $(PYTHON_CODE)
 
 format: $(TOOLS)
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path benches/peers/Cargo.toml
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	$(PY) -m ruff format $(PYTHON_CODE)
 	$(PY) -m ruff check --fix $(PYTHON_CODE)
 
@@ -157,6 +161,23 @@ bench bench-quick: build
 	$(BENCH) $(CARGO) bench --locked -p procession --bench '*'
 	$(BENCH) $(TARGET)/peers/release/procession-peers
 	$(PY) benches/compare.py $(QUICK) --out $(TARGET)/bench
+
+# Each target for so many seconds, with a nightly compiler. What it finds lies in target/fuzz; the
+# corpus, which test-rust runs, grows only by hand.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: $(CARGO_FUZZ)
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz/$$target/corpus; \
+		PATH="$(dir $(abspath $(CARGO_FUZZ))):$$PATH" $(CARGO) +nightly fuzz run --target-dir target/fuzz/build \
+			$$target target/fuzz/$$target/corpus fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=target/fuzz/$$target/; \
+	done
+
+$(CARGO_FUZZ):
+	$(CARGO) install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked --debug \
+		--config profile.dev.debug=false --root target/tools --target-dir target/tools/build
+	rm -rf target/tools/build
 
 soak: $(PACKAGE)
 	PROCESSION_TEST_TIMEOUT=3600 $(CARGO) test --locked --release -p procession -- --include-ignored 2>&1 | $(COUNT_TESTS)

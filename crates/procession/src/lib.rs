@@ -8,6 +8,7 @@
 //! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
 //! | [`channel`]     | queues between any processes of a tree; pipes, listeners and clients |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
+//! | [`pickle`]      | what Python programs send each other, written and read without Python |
 //! | [`sync`]        | locks, conditions, events, barriers between any processes of a tree  |
 //! | [`shm`]         | the shared memory beneath all of these                               |
 //!
@@ -40,6 +41,7 @@ mod sys;
 
 pub mod channel;
 pub mod memory;
+pub mod pickle;
 pub mod pool;
 pub mod process;
 pub mod shm;

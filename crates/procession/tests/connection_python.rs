@@ -1,13 +1,17 @@
 //! Connections with the standard library of Python at the other end, in both roles.
 
-use std::env;
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::io::Read;
+use std::process::{Command, ExitCode, Stdio};
 
 use procession::channel::connection::{
     Address, ByteConnection, Client, EndpointError, HandshakeError, Listener, byte_pipe,
 };
+
+use crate::python::{
+    CONNECT, FAMILIES, LISTEN, accept, connect, finish, newest, pythons, read_line, start,
+};
+
+mod python;
 
 fn main() -> ExitCode {
     procession_testing::run(
@@ -16,93 +20,24 @@ fn main() -> ExitCode {
             client_here_and_listener_in_python_understand_each_other,
             listener_here_and_client_in_python_understand_each_other,
             wrong_key_is_noticed_whoever_listens,
+            empty_key_is_a_key_and_no_key_is_none,
+            soak_messages_of_more_than_two_gib,
             descriptors_are_exchanged_with_python
         ],
     )
-}
-
-/// Every Python from 3.8 on that is found; at least one.
-fn pythons() -> Vec<String> {
-    let found: Vec<_> = ["python3".to_owned()]
-        .into_iter()
-        .chain((8..20).map(|minor| format!("python3.{minor}")))
-        .filter(|name| {
-            let quiet = Command::new(name).args(["-c", ""]).stderr(Stdio::null()).status();
-            quiet.is_ok_and(|status| status.success())
-        })
-        .collect();
-    assert!(!found.is_empty(), "these tests need an interpreter called python3");
-    found
-}
-
-/// A Python process; its standard input and output are pipes.
-fn start(python: &str, program: &str, arguments: &[&str]) -> Child {
-    Command::new(python)
-        .args(["-c", program])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn read_line(child: &mut Child) -> String {
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    line.trim_end().to_owned()
-}
-
-fn finish(mut child: Child) -> String {
-    drop(child.stdin.take());
-    let mut rest = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert!(child.wait().unwrap().success(), "the Python program failed");
-    rest.trim_end().to_owned()
 }
 
 const SIZES: [usize; 9] = [0, 1, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 3_000_000];
 
 /// Sends back what comes, until nothing does.
 const ECHO: &str = "
-def echo(connection):
+def serve(connection):
     while True:
         try:
             connection.send_bytes(connection.recv_bytes())
         except EOFError:
             break
 ";
-
-const LISTEN: &str = "
-import sys
-from multiprocessing.connection import Listener
-from multiprocessing import AuthenticationError
-family, address, key = sys.argv[1], sys.argv[2], sys.argv[3].encode()
-with Listener(('localhost', 0) if family == 'AF_INET' else address, family, authkey=key) as listener:
-    print(listener.address[1] if family == 'AF_INET' else 'ready', flush=True)
-    try:
-        connection = listener.accept()
-    except AuthenticationError:
-        print('refused', flush=True)
-    else:
-        echo(connection)
-";
-
-const CONNECT: &str = "
-import sys
-from multiprocessing.connection import Client
-from multiprocessing import AuthenticationError
-family, address, key = sys.argv[1], sys.argv[2], sys.argv[3].encode()
-try:
-    connection = Client(('localhost', int(address)) if family == 'AF_INET' else address, authkey=key)
-except AuthenticationError:
-    print('refused', flush=True)
-else:
-    echo(connection)
-";
-
-fn socket_path(name: &str) -> PathBuf {
-    env::temp_dir().join(format!("procession-test-{}-{name}", std::process::id()))
-}
 
 fn exchange(connection: &ByteConnection) {
     for size in SIZES {
@@ -114,29 +49,11 @@ fn exchange(connection: &ByteConnection) {
     }
 }
 
-/// What Python is told, and what stands for the same address here.
-fn families(name: &str) -> [(&'static str, String, Address); 2] {
-    let path = socket_path(name);
-    let text = path.to_str().unwrap().to_owned();
-    [
-        ("AF_INET", String::new(), Address::tcp("localhost", 0).unwrap()),
-        ("AF_UNIX", text, Address::unix(path)),
-    ]
-}
-
 fn client_here_and_listener_in_python_understand_each_other() {
     for python in pythons() {
-        for (family, text, address) in families("python-listens") {
-            let program = format!("{ECHO}{LISTEN}");
-            let mut child = start(&python, &program, &[family, &text, "a key"]);
-            let line = read_line(&mut child);
-            let address = match address {
-                Address::Tcp(_) => Address::tcp("localhost", line.parse().unwrap()).unwrap(),
-                unix => unix,
-            };
-            let connection = Client::new(address).key("a key").connect().unwrap();
-            exchange(&connection);
-            drop(connection);
+        for family in FAMILIES {
+            let (child, connection) = connect(python, ECHO, family, ["a key"; 2]);
+            exchange(&connection.unwrap());
             assert_eq!(finish(child), "");
         }
     }
@@ -144,17 +61,9 @@ fn client_here_and_listener_in_python_understand_each_other() {
 
 fn listener_here_and_client_in_python_understand_each_other() {
     for python in pythons() {
-        for (family, text, address) in families("python-connects") {
-            let listener = Listener::builder(address).key("a key").bind().unwrap();
-            let text = match listener.address() {
-                Address::Tcp(address) => address.port().to_string(),
-                _ => text,
-            };
-            let program = format!("{ECHO}{CONNECT}");
-            let child = start(&python, &program, &[family, &text, "a key"]);
-            let connection = listener.accept().unwrap();
-            exchange(&connection);
-            drop(connection);
+        for family in FAMILIES {
+            let (child, connection) = accept(python, ECHO, family, ["a key"; 2]);
+            exchange(&connection.unwrap());
             assert_eq!(finish(child), "");
         }
     }
@@ -162,23 +71,85 @@ fn listener_here_and_client_in_python_understand_each_other() {
 
 fn wrong_key_is_noticed_whoever_listens() {
     for python in pythons() {
-        let mut child = start(&python, &format!("{ECHO}{LISTEN}"), &["AF_INET", "", "another key"]);
-        let port = read_line(&mut child).parse().unwrap();
-        let client = Client::new(Address::tcp("localhost", port).unwrap()).key("a key");
-        let error = client.connect().unwrap_err();
-        assert!(matches!(error, EndpointError::Handshake(HandshakeError::Rejected)), "{error}");
-        assert_eq!(finish(child), "refused");
+        for family in FAMILIES {
+            let (child, connection) = connect(python, ECHO, family, ["another key", "a key"]);
+            let error = connection.unwrap_err();
+            assert!(matches!(error, EndpointError::Handshake(HandshakeError::Rejected)), "{error}");
+            assert_eq!(finish(child), "refused");
 
-        let listener = Listener::builder(Address::tcp("localhost", 0).unwrap());
-        let listener = listener.key("a key").bind().unwrap();
-        let Address::Tcp(address) = listener.address() else { panic!("a TCP address") };
-        let port = address.port().to_string();
-        let program = format!("{ECHO}{CONNECT}");
-        let child = start(&python, &program, &["AF_INET", &port, "another key"]);
-        let error = listener.accept().unwrap_err();
-        assert!(matches!(error, EndpointError::Handshake(HandshakeError::WrongKey)), "{error}");
-        assert_eq!(finish(child), "refused");
+            let (child, connection) = accept(python, ECHO, family, ["another key", "a key"]);
+            let error = connection.unwrap_err();
+            assert!(matches!(error, EndpointError::Handshake(HandshakeError::WrongKey)), "{error}");
+            assert_eq!(finish(child), "refused");
+        }
     }
+}
+
+/// Some versions of Python take an empty key for none when they listen, though not when they connect.
+fn empty_key_is_a_key_and_no_key_is_none() {
+    const CHALLENGES: &str = "
+import inspect, multiprocessing.connection
+accept = inspect.getsource(multiprocessing.connection.Listener.accept)
+print('is not None' in accept, flush=True)
+";
+    for python in pythons() {
+        let (child, connection) = accept(python, ECHO, "AF_INET", [""; 2]);
+        exchange(&connection.unwrap());
+        assert_eq!(finish(child), "");
+
+        let challenges = finish(start(python, CHALLENGES, &[])) == "True";
+        let mut child = start(python, &format!("{ECHO}{LISTEN}"), &["AF_INET", "", ""]);
+        let port = read_line(&mut child).parse().unwrap();
+        let client = Client::new(Address::tcp("localhost", port).unwrap());
+        let client = if challenges { client.key("") } else { client };
+        exchange(&client.connect().unwrap());
+        assert_eq!(finish(child), "");
+
+        let without = CONNECT.replace("authkey=key", "authkey=None");
+        let listener = Listener::bind(Address::tcp("localhost", 0).unwrap()).unwrap();
+        let Address::Tcp(address) = listener.address() else { panic!("a TCP address") };
+        let arguments = ["AF_INET", &address.port().to_string(), ""];
+        let child = start(python, &format!("{ECHO}{without}"), &arguments);
+        exchange(&listener.accept().unwrap());
+        assert_eq!(finish(child), "");
+    }
+}
+
+/// The first length that needs the long form of a header, in both directions.
+fn soak_messages_of_more_than_two_gib() {
+    const LENGTH: usize = (1 << 31) + 5;
+    const NEEDED: u64 = 7 << 30;
+    if available_memory() < NEEDED {
+        eprintln!("skipped: it needs {NEEDED} bytes of memory");
+        return;
+    }
+    const SUMMARY: &str = "
+def serve(connection):
+    message = connection.recv_bytes()
+    connection.send_bytes(b'%d %d %d' % (len(message), message[0], message[-1]))
+    connection.send_bytes(message)
+";
+    let (child, connection) = connect(newest(), SUMMARY, "AF_UNIX", ["a key"; 2]);
+    let connection = connection.unwrap();
+    let mut message = vec![7; LENGTH];
+    message[0] = 1;
+    message[LENGTH - 1] = 2;
+    connection.send(&message).unwrap();
+    drop(message);
+    assert_eq!(connection.recv().unwrap(), format!("{LENGTH} 1 2").into_bytes());
+    let message = connection.recv().unwrap();
+    assert_eq!((message.len(), message[0], message[LENGTH - 1]), (LENGTH, 1, 2));
+    let sevens = vec![7; 1 << 20];
+    let mut middle = message[1..LENGTH - 1].chunks(sevens.len());
+    assert!(middle.all(|part| *part == sevens[..part.len()]), "the middle differs");
+    assert_eq!(finish(child), "");
+}
+
+/// In bytes, without what would have to be swapped out.
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 fn descriptors_are_exchanged_with_python() {
@@ -197,7 +168,7 @@ os.write(writer, b'read by Rust')
 ";
     use std::os::fd::OwnedFd;
     let (here, there) = byte_pipe().unwrap();
-    let child = Command::new("python3")
+    let child = Command::new(newest())
         .args(["-c", PROGRAM])
         .stdin(Stdio::from(OwnedFd::from(there)))
         .stdout(Stdio::piped())

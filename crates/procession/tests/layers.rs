@@ -9,7 +9,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shm", &["sys"]),
     ("memory", &["shm", "sys"]),
     ("sync", &["shm", "sys"]),
-    ("channel", &["sync", "shm", "sys"]),
+    ("pickle", &[]),
+    ("channel", &["pickle", "sync", "shm", "sys"]),
     ("process", &["channel", "sync", "shm", "sys"]),
     ("pool", &["process", "channel", "sync", "shm", "sys"]),
 ];

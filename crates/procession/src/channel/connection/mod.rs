@@ -4,6 +4,7 @@
 //! |-------------|----------------------------------------------------------------------|
 //! | `bytes`     | messages of bytes over one descriptor; descriptors in between        |
 //! | `typed`     | messages of values on top of them                                    |
+//! | `codec`     | how values become bytes: for programs in Rust, or in Python          |
 //! | `frame`     | the header of a message                                              |
 //! | `turn`      | whose turn it is to send, and to receive                             |
 //! | `listener`, `client` | the two ends of a connection by address                     |
@@ -25,6 +26,7 @@ mod address;
 mod bytes;
 mod carry;
 mod client;
+mod codec;
 mod error;
 mod frame;
 mod handshake;
@@ -37,6 +39,7 @@ pub use address::Address;
 pub use bytes::{ByteConnection, Incoming, Outgoing, byte_pipe, byte_pipe_one_way};
 pub use carry::Mailbox;
 pub use client::{Client, Connecting};
+pub use codec::{Codec, Pickle, Postcard};
 pub use error::{EndpointError, HandshakeError, RecvError, SendError};
 pub use handshake::{CHALLENGE, FAILURE, WELCOME, answer, challenge, verify};
 pub use listener::{Listener, ListenerBuilder};

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::channel::connection::bytes::{ByteConnection, byte_pipe, byte_pipe_one_way};
+use crate::channel::connection::codec::{Codec, Pickle, Postcard};
 use crate::channel::connection::error::{RecvError, SendError};
 
 /// What can be said about an end that does not send, or does not receive.
@@ -20,8 +21,11 @@ pub enum Nothing {}
 
 /// One end of a stream of values: sends values of type `S`, receives those of type `R`.
 ///
-/// Values travel as postcard writes them, so the other end must be a program in Rust with the
-/// same types. For the rest see [`ByteConnection`], on which it is built.
+/// Values travel as the codec `C` writes them. By [`Postcard`], which is the usual one, the other
+/// end must be a program in Rust with the same types; by [`Pickle`] it is one in Python, which
+/// calls `send` and `recv`. [`ByteConnection::values`] and [`ByteConnection::pickles`] choose between
+/// them for what a [`Client`](super::Client) or a [`Listener`](super::Listener) has made. For the
+/// rest see [`ByteConnection`], on which it is built.
 ///
 /// # Examples
 ///
@@ -34,9 +38,9 @@ pub enum Nothing {}
 /// assert_eq!(client.recv()?, 9);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Connection<S, R> {
+pub struct Connection<S, R, C = Postcard> {
     bytes: ByteConnection,
-    values: PhantomData<fn(S) -> R>,
+    values: PhantomData<fn(S, C) -> R>,
 }
 
 /// An end that only receives.
@@ -76,7 +80,47 @@ pub fn pipe_one_way<T>() -> io::Result<(Receiver<T>, Sender<T>)> {
     Ok((reader.into(), writer.into()))
 }
 
-impl<S, R> Connection<S, R> {
+impl ByteConnection {
+    /// Makes a connection of values with a program in Rust.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::channel::connection::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("localhost", 0)?)?;
+    /// let client = Client::new(listener.address().clone()).connect()?.values::<u32, ()>();
+    /// let server = listener.accept()?.values::<(), u32>();
+    /// client.send(&7)?;
+    /// assert_eq!(server.recv()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn values<S, R>(self) -> Connection<S, R> {
+        self.into()
+    }
+
+    /// Makes a connection of values with a program in Python.
+    ///
+    /// # Examples
+    ///
+    /// With `Listener(('localhost', 6000), authkey=b'secret')` at the other end, which answers a
+    /// tuple of two numbers with their sum:
+    ///
+    /// ```no_run
+    /// use procession::channel::connection::{Address, Client};
+    ///
+    /// let client = Client::new(Address::tcp("localhost", 6000)?).key("secret");
+    /// let sums = client.connect()?.pickles::<(i64, i64), i64>();
+    /// sums.send(&(1, 2))?;
+    /// assert_eq!(sums.recv()?, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pickles<S, R>(self) -> Connection<S, R, Pickle> {
+        self.into()
+    }
+}
+
+impl<S, R, C> Connection<S, R, C> {
     /// The connection of bytes beneath.
     pub fn bytes(&self) -> &ByteConnection {
         &self.bytes
@@ -100,7 +144,7 @@ impl<S, R> Connection<S, R> {
     }
 }
 
-impl<S: Serialize, R> Connection<S, R> {
+impl<S: Serialize, R, C: Codec> Connection<S, R, C> {
     /// Sends a value; blocks while the system takes no more bytes.
     ///
     /// A shared object, such as a queue, is refused: nothing would keep it alive on its way.
@@ -109,13 +153,12 @@ impl<S: Serialize, R> Connection<S, R> {
     ///
     /// [`SendError::Serialize`], with nothing sent; else as [`ByteConnection::send`].
     pub fn send(&self, value: &S) -> Result<(), SendError> {
-        let bytes = postcard::to_allocvec(value)
-            .map_err(|error| SendError::Serialize(error.to_string()))?;
+        let bytes = C::encode(value).map_err(|error| SendError::Serialize(error.to_string()))?;
         self.bytes.send(&bytes)
     }
 }
 
-impl<S, R: DeserializeOwned> Connection<S, R> {
+impl<S, R: DeserializeOwned, C: Codec> Connection<S, R, C> {
     /// Receives a value; blocks while there is none.
     ///
     /// # Errors
@@ -124,29 +167,29 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     /// [`ByteConnection::recv`].
     pub fn recv(&self) -> Result<R, RecvError> {
         let message = self.bytes.recv()?;
-        postcard::from_bytes(&message).map_err(|error| RecvError::Deserialize(error.to_string()))
+        C::decode(&message).map_err(|error| RecvError::Deserialize(error.to_string()))
     }
 }
 
-impl<S, R> From<ByteConnection> for Connection<S, R> {
+impl<S, R, C> From<ByteConnection> for Connection<S, R, C> {
     fn from(bytes: ByteConnection) -> Self {
         Self { bytes, values: PhantomData }
     }
 }
 
-impl<S, R> From<Connection<S, R>> for ByteConnection {
-    fn from(connection: Connection<S, R>) -> Self {
+impl<S, R, C> From<Connection<S, R, C>> for ByteConnection {
+    fn from(connection: Connection<S, R, C>) -> Self {
         connection.bytes
     }
 }
 
-impl<S, R> AsFd for Connection<S, R> {
+impl<S, R, C> AsFd for Connection<S, R, C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bytes.as_fd()
     }
 }
 
-impl<S, R> fmt::Debug for Connection<S, R> {
+impl<S, R, C> fmt::Debug for Connection<S, R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Connection").field(&self.bytes).finish()
     }
