@@ -35,7 +35,12 @@ if TYPE_CHECKING:
         ProcessError,
         TimeoutError,
     )
-    from procession.errors import BrokenPoolError, OwnerDiedError, WorkerDiedError
+    from procession.errors import (
+        BrokenPoolError,
+        OwnerDiedError,
+        TasksLostError,
+        WorkerDiedError,
+    )
     from procession.process import active_children, current_process, parent_process
 
     _default = context._default_context
@@ -92,6 +97,7 @@ __all__ = [
     "RawValue",
     "Semaphore",
     "SimpleQueue",
+    "TasksLostError",
     "TimeoutError",
     "Value",
     "WorkerDiedError",
@@ -122,6 +128,7 @@ _HOMES = {
     "Process": "_process",
     "OwnerDiedError": "errors",
     "ProcessError": "context",
+    "TasksLostError": "errors",
     "TimeoutError": "context",
     "WorkerDiedError": "errors",
     "active_children": "process",

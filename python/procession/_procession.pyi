@@ -17,6 +17,7 @@ __all__ = [
     "ForkServer",
     "IMapIterator",
     "IMapUnorderedIterator",
+    "JoinableQueue",
     "Listener",
     "Lock",
     "LockedField",
@@ -24,10 +25,13 @@ __all__ = [
     "Parcel",
     "Pool",
     "Queue",
+    "QueueReader",
+    "QueueWriter",
     "RLock",
     "SemLock",
     "Semaphore",
     "ShareableListBase",
+    "SimpleQueue",
     "SynchronizedArray",
     "SynchronizedBase",
     "SynchronizedValue",
@@ -98,8 +102,8 @@ class Queue(Generic[_T]):
     def __init__(self, maxsize: SupportsIndex = 0, *, ctx: object) -> None: ...
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
-    def __getstate__(self) -> tuple[int]: ...
-    def __setstate__(self, state: tuple[int], /) -> None: ...
+    def __getstate__(self) -> Any: ...
+    def __setstate__(self, state: Any, /) -> None: ...
     def put(self, obj: _T, block: bool = True, timeout: float | None = None) -> None:
         """Put an object into the queue.
 
@@ -111,8 +115,10 @@ class Queue(Generic[_T]):
         Raises:
             queue.Full: There was no room in time.
             ValueError: The queue is closed in this process.
+            OSError: Its `_writer` is.
             MemoryError: The shared memory of this tree of processes is at its limit.
-            Exception: Whatever pickling raises; nothing is put then.
+            Exception: Whatever pickling raises; nothing is put then. A subclass with an
+                `_on_queue_feeder_error` of its own gets it instead.
         """
 
     def get(self, block: bool = True, timeout: float | None = None) -> _T:
@@ -178,6 +184,145 @@ class Queue(Generic[_T]):
 
     def cancel_join_thread(self) -> None:
         """Do nothing: a process never waits for its queues when it ends."""
+
+    @property
+    def _is_closed(self) -> bool: ...
+    @property
+    def _is_native(self) -> bool: ...
+    @property
+    def _limit(self) -> int: ...
+    def _make_reader(self) -> QueueReader: ...
+    def _make_writer(self) -> QueueWriter: ...
+
+@disjoint_base
+class JoinableQueue(Queue[_T]):
+    """A queue that knows when all objects that were put into it have been dealt with.
+
+    An object counts as unfinished from `put` to one more call of `task_done`, by any process. What
+    a process has got less what it has called `task_done` for is lost if it dies.
+
+    Args:
+        maxsize: Most objects in the queue at a time; zero or less for as many as there is
+            memory for.
+        ctx: The context that the queue is made by. It makes no difference.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, maxsize: SupportsIndex = 0, *, ctx: object) -> None: ...
+    def __setstate__(self, state: Any, /) -> None: ...
+    def task_done(self) -> None:
+        """Say that an object that was got has been dealt with.
+
+        Raises:
+            ValueError: It was called more often than objects were put.
+        """
+
+    def join(self) -> None:
+        """Wait until all objects that were put have been dealt with.
+
+        Raises:
+            TasksLostError: A process died that had got objects and not called `task_done` for them.
+                They count as done from then on; call again to wait for the others.
+        """
+
+    def _unfinished(self) -> int: ...
+
+@disjoint_base
+class SimpleQueue(Generic[_T]):
+    """A queue without limits of size or time.
+
+    Args:
+        ctx: The context that the queue is made by. It makes no difference.
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(self, *, ctx: object) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __getstate__(self) -> Any: ...
+    def __setstate__(self, state: Any, /) -> None: ...
+    def put(self, obj: _T) -> None:
+        """Put an object into the queue.
+
+        Raises:
+            OSError: The queue is closed in this process.
+            MemoryError: The shared memory of this tree of processes is at its limit.
+            Exception: Whatever pickling raises; nothing is put then.
+        """
+
+    def get(self) -> _T:
+        """Remove and return an object from the queue; wait for one if there is none.
+
+        Raises:
+            OSError: The queue is closed in this process.
+            Exception: Whatever unpickling raises; the object is removed then.
+        """
+
+    def empty(self) -> bool:
+        """Say whether there is nothing to get. Exact while nobody puts or gets."""
+
+    def close(self) -> None:
+        """Close the queue in this process: nothing more is put or got here."""
+
+    def _make_reader(self) -> QueueReader: ...
+    def _make_writer(self) -> QueueWriter: ...
+
+@final
+class QueueReader:
+    """The end of a queue to get from, for programs that know a queue as a pipe: its `_reader`."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there is something to get.
+
+        It belongs to this process; a child asks for one of its own. After a process was killed in
+        the middle of `put` or `get` it may be readable once in vain. Never read from it.
+        """
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Wait until there is something to get, and say whether there is.
+
+        Args:
+            timeout: Longest time to wait, in seconds; `None` for no limit.
+        """
+
+    def recv(self) -> Any:
+        """Remove and return an object from the queue; wait for one if there is none."""
+
+    def recv_bytes(self) -> bytes:
+        """Remove an object from the queue, and return a pickle of it."""
+
+    def close(self) -> None:
+        """Close this end of the queue in this process: `get` raises `OSError` from now on."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def readable(self) -> bool: ...
+    @property
+    def writable(self) -> bool: ...
+
+@final
+class QueueWriter:
+    """The end of a queue to put into, for programs that know a queue as a pipe: its `_writer`."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is always writable. Nothing is to be written to it."""
+
+    def send(self, obj: Any) -> None:
+        """Put an object into the queue; wait for room if there is none."""
+
+    def send_bytes(self, buf: Buffer) -> None:
+        """Put the object that a pickle describes into the queue."""
+
+    def close(self) -> None:
+        """Close this end of the queue in this process: `put` raises `OSError` from now on."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def readable(self) -> bool: ...
+    @property
+    def writable(self) -> bool: ...
 
 @disjoint_base
 class SemLock:

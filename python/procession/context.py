@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from procession.connection import Connection
     from procession.pool import Pool
-    from procession.queues import Queue
+    from procession.queues import JoinableQueue, Queue, SimpleQueue
 
 
 __all__ = [
@@ -61,6 +61,18 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
         from procession.queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue[Any]:
+        """Return a queue that knows when all that was put into it has been dealt with."""
+        from procession.queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> SimpleQueue[Any]:
+        """Return a queue without limits of size or time."""
+        from procession.queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
 
     def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
         """Return two connected ends."""

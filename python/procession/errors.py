@@ -6,6 +6,7 @@ __all__ = [
     "BrokenPoolError",
     "OwnerDiedError",
     "ProcessError",
+    "TasksLostError",
     "TimeoutError",
     "WorkerDiedError",
 ]
@@ -28,6 +29,25 @@ class WorkerDiedError(ProcessError):
         self.pid = pid
         self.exitcode = exitcode
         self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TasksLostError(ProcessError):
+    """A process died that had got objects from a `JoinableQueue` and not called `task_done`.
+
+    They count as done from now on.
+
+    Attributes:
+        pid: Process id of the dead one; of the last, if there were several.
+        tasks: How many objects were lost.
+    """
+
+    def __init__(self, message: str, pid: int, tasks: int) -> None:
+        super().__init__(message, pid, tasks)
+        self.pid = pid
+        self.tasks = tasks
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -1,4 +1,4 @@
-"""What users rely on from `Queue`.
+"""What users rely on from `Queue`, `JoinableQueue` and `SimpleQueue`.
 
 Every test runs against the standard library too. One that fails there is wrong about
 `multiprocessing`, whatever `procession` does.
@@ -315,3 +315,187 @@ def test_queue_made_without_a_context(mp):
     assert channel.get(timeout=DEADLOCK) == "item"
     channel.close()
     channel.join_thread()
+
+
+def work_on(source, count):
+    for _ in range(count):
+        source.get(timeout=DEADLOCK)
+        source.task_done()
+
+
+def work_when_told(go, source, count):
+    go.get(timeout=DEADLOCK)
+    work_on(source, count)
+
+
+def put_and_join(target, replies):
+    target.put("item")
+    replies.put("put")
+    target.join()
+    replies.put("joined")
+
+
+def simply_echo(requests, replies):
+    while (item := requests.get()) is not None:
+        replies.put(item)
+
+
+@contextlib.contextmanager
+def joinable(ctx, maxsize=0):
+    created = ctx.JoinableQueue(maxsize)
+    yield created
+    created.close()
+    created.join_thread()
+
+
+def test_join_returns_at_once_if_nothing_was_put(ctx):
+    with joinable(ctx) as channel:
+        channel.join()
+
+
+def test_join_waits_until_children_have_done_all(ctx):
+    with joinable(ctx) as channel, contextlib.ExitStack() as stack:
+        for number in range(20):
+            channel.put(number)
+        for _ in range(2):
+            stack.enter_context(running(ctx, work_on, channel, 10))
+        channel.join()
+        assert channel.empty()
+
+
+def test_join_in_a_child_waits_for_the_parent(ctx):
+    with (
+        joinable(ctx) as channel,
+        opened(ctx) as replies,
+        running(ctx, put_and_join, channel, replies),
+    ):
+        assert replies.get(timeout=DEADLOCK) == "put"
+        assert channel.get(timeout=DEADLOCK) == "item"
+        with pytest.raises(queue.Empty):
+            replies.get(timeout=SHORT)
+        channel.task_done()
+        assert replies.get(timeout=DEADLOCK) == "joined"
+
+
+def test_task_done_too_often_is_an_error(ctx):
+    with joinable(ctx) as channel:
+        with pytest.raises(ValueError, match=r"task_done\(\) called too many times"):
+            channel.task_done()
+        channel.put(1)
+        channel.get(timeout=DEADLOCK)
+        channel.task_done()
+        with pytest.raises(ValueError, match=r"task_done\(\) called too many times"):
+            channel.task_done()
+
+
+def test_joinable_queue_is_a_queue(ctx):
+    with joinable(ctx, 1) as channel:
+        assert isinstance(channel, type(ctx.Queue()))
+        channel.put(1)
+        with pytest.raises(queue.Full):
+            channel.put_nowait(2)
+        assert channel.get(timeout=DEADLOCK) == 1
+        with pytest.raises(queue.Empty):
+            channel.get_nowait()
+        channel.task_done()
+        channel.join()
+
+
+def test_join_can_be_used_again(ctx):
+    with (
+        joinable(ctx) as channel,
+        opened(ctx) as go,
+        running(ctx, work_when_told, go, channel, 6),
+    ):
+        go.put(None)
+        for _ in range(3):
+            channel.put("item")
+            channel.put("item")
+            channel.join()
+
+
+def test_simple_queue_carries_objects_between_processes(ctx):
+    requests, replies = ctx.SimpleQueue(), ctx.SimpleQueue()
+    with running(ctx, simply_echo, requests, replies):
+        for item in (1, "text", [None, {"key": (1.5,)}], b"x" * 10):
+            requests.put(item)
+            assert replies.get() == item
+        requests.put(None)
+    requests.close()
+    replies.close()
+
+
+def test_simple_queue_knows_whether_it_is_empty(ctx):
+    channel = ctx.SimpleQueue()
+    assert channel.empty()
+    channel.put(None)
+    assert not channel.empty()
+    assert channel.get() is None
+    assert channel.empty()
+    channel.close()
+
+
+def test_closed_simple_queue_refuses(ctx):
+    channel = ctx.SimpleQueue()
+    channel.close()
+    for refused in (channel.get, channel.empty, lambda: channel.put(1)):
+        with pytest.raises(OSError, match="closed"):
+            refused()
+    channel.close()
+
+
+def test_simple_queue_raises_what_pickling_raises(ctx):
+    channel = ctx.SimpleQueue()
+    with pytest.raises(TypeError):
+        channel.put(number for number in ())
+    assert channel.empty()
+    channel.close()
+
+
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_made_without_a_context(mp, kind):
+    channel = getattr(mp, kind)()
+    channel.put("item")
+    assert channel.get() == "item"
+    channel.close()
+
+
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+@pytest.mark.parametrize("maxsize", [2**31 - 1, 2**31 - 2, -5])
+def test_large_maxsize_is_no_bound_in_effect(ctx, kind, maxsize):
+    channel = getattr(ctx, kind)(maxsize)
+    channel.put("item")
+    assert not channel.full()
+    assert channel.qsize() == 1
+    assert channel.get(timeout=DEADLOCK) == "item"
+    channel.close()
+    channel.join_thread()
+
+
+@pytest.mark.parametrize("arguments", [(1, 0), (1, -0.5), (0,), (0, 5)])
+def test_block_may_be_a_number(ctx, arguments):
+    with opened(ctx) as channel, pytest.raises(queue.Empty):
+        channel.get(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
+def test_reader_says_when_there_is_something(ctx, kind):
+    channel = getattr(ctx, kind)()
+    assert not channel._reader.poll()
+    channel.put("item")
+    assert channel._reader.poll(DEADLOCK)
+    assert channel._reader.recv() == "item"
+    assert channel._reader.fileno() >= 0
+    channel.close()
+    if kind == "Queue":
+        channel.join_thread()
+
+
+def test_get_after_the_reader_was_closed_is_an_error(ctx):
+    channel = ctx.Queue()
+    channel._reader.close()
+    with pytest.raises(OSError, match="handle is closed"):
+        channel.get()
+    with pytest.raises(OSError, match="handle is closed"):
+        channel.get(timeout=SHORT)
+    channel.close()

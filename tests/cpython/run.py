@@ -102,6 +102,7 @@ class Runner:
         self.entries = read_scope(scope)
         self.limit = float(scope["limit"])
         self.expected = scope["expected"]
+        self.optional = scope.get("optional", [])
         whole = options.all or options.under == "original"
         self.skips = [] if whole else read_skips(HERE / "skips.toml")
         self.environment = environment(options.under)
@@ -135,6 +136,8 @@ class Runner:
                     reasons[f"  our list: {test}: {outcome.text}"] += 1
                 elif outcome.kind == "skipped":
                     reasons[f"  the suite itself: {outcome.text}"] += 1
+        for module in filter(lambda module: not is_installed(module), self.optional):
+            print(f"  not installed with this interpreter: {module}")
         for reason, count in sorted(reasons.items()):
             print(f"{reason} ({count})" if count > 1 else reason)
         print(
@@ -146,6 +149,8 @@ class Runner:
 
     def wanted(self, entry):
         """Say whether the command line leaves anything of the entry to be run."""
+        if entry.module in self.optional and not is_installed(entry.module):
+            return False
         patterns = [pattern.partition(".")[0] for pattern in self.options.tests]
         # The suite makes WithProcessesTestQueue of _TestQueue.
         return not patterns or any(
@@ -207,6 +212,14 @@ class Runner:
         if problem and not begun:
             outcomes[entry.name] = Outcome("failed", problem)
         return outcomes, log.read_text(errors="replace")
+
+
+def is_installed(module):
+    """Say whether the interpreter has a module of its test suite."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def environment(under):

@@ -6,8 +6,8 @@ import pytest
 
 import procession
 
-# What is answered by the original's own classes so far; the README says the same.
-ORIGINAL_S = ["JoinableQueue", "SimpleQueue"]
+# What makes objects of this package's own classes.
+OWN = ["Condition", "Event", "JoinableQueue", "Lock", "Queue", "RLock", "Semaphore", "SimpleQueue"]
 
 
 def test_every_public_name_of_the_original_is_there():
@@ -20,10 +20,11 @@ def test_all_lists_each_name_once_and_in_order():
         assert hasattr(procession, name), f"{name} is listed and not there"
 
 
-@pytest.mark.parametrize("name", ORIGINAL_S)
-def test_what_is_the_original_s(name):
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_made_is_of_an_own_class_and_passes_for_the_original_s(name):
     made = getattr(procession, name)()
-    assert type(made).__module__.startswith("multiprocessing.")
+    assert type(made).__module__.startswith("procession.")
+    assert isinstance(made, type(getattr(multiprocessing, name)()))
 
 
 def test_exceptions_are_the_original_s():
@@ -31,6 +32,7 @@ def test_exceptions_are_the_original_s():
         assert getattr(procession, name) is getattr(multiprocessing, name)
     assert issubclass(procession.WorkerDiedError, multiprocessing.ProcessError)
     assert issubclass(procession.BrokenPoolError, multiprocessing.ProcessError)
+    assert issubclass(procession.TasksLostError, multiprocessing.ProcessError)
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -9,7 +9,7 @@ use std::io;
 
 use procession::WaitError;
 use procession::channel::connection::{EndpointError, HandshakeError, RecvError, SendError};
-use procession::channel::{GetError, PutError};
+use procession::channel::{GetError, PutError, TaskDoneError, TasksError};
 use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
 use procession::process::{BootError, SpawnError, TreeError};
@@ -32,6 +32,7 @@ mod python {
     import_exception!(procession.context, BufferTooShort);
     import_exception!(procession.errors, BrokenPoolError);
     import_exception!(procession.errors, ProcessError);
+    import_exception!(procession.errors, TasksLostError);
     import_exception!(procession.errors, TimeoutError);
     import_exception!(procession.errors, WorkerDiedError);
     import_exception!(queue, Empty);
@@ -167,6 +168,28 @@ impl From<GetError> for EngineError {
             GetError::Empty => Self(python::Empty::new_err(())),
             GetError::Arena(source) => source.into(),
             _ => Self(PyRuntimeError::new_err(text_of(&error))),
+        }
+    }
+}
+
+impl From<TaskDoneError> for EngineError {
+    fn from(error: TaskDoneError) -> Self {
+        match error {
+            TaskDoneError::Arena(source) => source.into(),
+            // These are the original's own words.
+            other => Self(PyValueError::new_err(other.to_string())),
+        }
+    }
+}
+
+impl From<TasksError> for EngineError {
+    fn from(error: TasksError) -> Self {
+        match error {
+            TasksError::Arena(source) => source.into(),
+            TasksError::Lost { pid, tasks } => {
+                Self(python::TasksLostError::new_err((error.to_string(), pid, tasks)))
+            }
+            other => Self(PyRuntimeError::new_err(other.to_string())),
         }
     }
 }
@@ -331,6 +354,12 @@ impl Interruption for PutError {
 }
 
 impl Interruption for GetError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for TasksError {
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted)
     }

@@ -57,7 +57,7 @@ mod _procession {
     #[pymodule_export]
     use crate::process::{PyBoot, PyChild, own_sentinel, start_program, take_boot};
     #[pymodule_export]
-    use crate::queue::PyQueue;
+    use crate::queue::{PyJoinableQueue, PyQueue, PyQueueReader, PyQueueWriter, PySimpleQueue};
     #[pymodule_export]
     use crate::result::{PyApplyResult, PyMapResult};
     #[pymodule_export]

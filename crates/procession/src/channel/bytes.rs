@@ -1,6 +1,6 @@
 //! The queue of byte messages that everything else sends with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
 use crate::channel::state::{ClaimWord, MOST_RECORDS, Position, QueueState};
+use crate::channel::watch::{Locked, Readiness};
 use crate::error::WaitError;
 use crate::primitive::Ordering;
 use crate::shm::{Arena, ArenaError, Handle, Pins, RobustLock, Shared, Taken};
@@ -15,7 +16,7 @@ use crate::sync::spin::SpinBudget;
 
 /// How long a call that must not block waits for the short critical section of another process
 /// before it gives up: it ends early unless that process was stopped in the middle.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// `put_many` publishes this many messages at a time.
 const PUBLISH_EVERY: u64 = 32;
 
@@ -42,14 +43,19 @@ const PUBLISH_EVERY: u64 = 32;
 #[derive(Debug, Clone)]
 pub struct ByteQueue {
     pub(super) state: Shared<QueueState>,
-    /// What this process has learned about waiting here.
-    spin: Arc<Spin>,
+    /// The table of what is unfinished, none if the queue does not count.
+    pub(super) tally: Handle,
+    /// What this process alone has of the queue.
+    pub(super) local: Arc<Local>,
 }
 
 #[derive(Debug)]
-struct Spin {
+pub(super) struct Local {
     items: SpinBudget,
     room: SpinBudget,
+    pub(super) done: SpinBudget,
+    /// The descriptor, if anybody in this process has asked for it.
+    pub(super) readiness: Mutex<Option<Arc<Readiness>>>,
 }
 
 impl ByteQueue {
@@ -67,9 +73,15 @@ impl ByteQueue {
         .map(Self::with)
     }
 
-    fn with(state: Shared<QueueState>) -> Self {
-        let spin = Spin { items: SpinBudget::new(), room: SpinBudget::new() };
-        Self { state, spin: Arc::new(spin) }
+    pub(super) fn with(state: Shared<QueueState>) -> Self {
+        let local = Local {
+            items: SpinBudget::new(),
+            room: SpinBudget::new(),
+            done: SpinBudget::new(),
+            readiness: Mutex::new(None),
+        };
+        let tally = Handle::from_raw(state.settings.tally.load(Ordering::Acquire));
+        Self { state, tally, local: Arc::new(local) }
     }
 
     /// The queue that `raw`, a number from [`note`](Self::note), stands for.
@@ -123,8 +135,9 @@ impl ByteQueue {
                 let _lock = self.lock_put(arena, deadline)?;
                 self.check_open()?;
                 if self.room_for_put() > 0 {
+                    let watched = Locked::now(&self.state, arena, deadline)?;
                     let tail = self.append(arena, self.tail(), &mut body)?;
-                    self.publish(tail);
+                    self.publish(arena, tail, watched);
                     break;
                 }
             }
@@ -177,6 +190,7 @@ impl ByteQueue {
         let _lock = self.lock_put(arena, deadline)?;
         self.check_open()?;
         let room = self.room_for_put().min(PUBLISH_EVERY);
+        let watched = Locked::now(&self.state, arena, deadline)?;
         let mut tail = self.tail();
         let mut count = 0;
         while count < room
@@ -192,7 +206,9 @@ impl ByteQueue {
             payloads.next();
             count += 1;
         }
-        self.publish(tail);
+        if count > 0 {
+            self.publish(arena, tail, watched);
+        }
         Ok(count as usize)
     }
 
@@ -260,6 +276,15 @@ impl ByteQueue {
         }
     }
 
+    /// Blocks until there is something to get, and takes nothing; another consumer may be faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn wait_for_message(&self, deadline: Option<Instant>) -> Result<(), GetError> {
+        self.wait_for_items(deadline)
+    }
+
     /// Number of messages in the queue. Exact while nobody else puts or gets.
     pub fn len(&self) -> usize {
         // The head first: read the other way round, it could overtake the tail.
@@ -286,6 +311,11 @@ impl ByteQueue {
     /// empty. Whoever waits is woken.
     pub fn close(&self) {
         self.state.settings.closed.store(1, Ordering::SeqCst);
+        if self.state.settings.watched.load(Ordering::SeqCst) != 0
+            && let Ok(arena) = Arena::current()
+        {
+            self.align(arena);
+        }
         self.state.waiting_for_items.0.notify(u32::MAX);
         self.state.waiting_for_room.0.notify(u32::MAX);
     }
@@ -387,15 +417,19 @@ impl ByteQueue {
             let closed = self.is_closed();
             if self.has_items() { Some(Ok(())) } else { closed.then_some(Err(GetError::Closed)) }
         };
-        self.state.waiting_for_items.0.wait_until(&self.spin.items, deadline, ready)?
+        self.state.waiting_for_items.0.wait_until(&self.local.items, deadline, ready)?
     }
 
     fn wait_for_room(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
         let ready = || (self.room() > 0 || self.is_closed()).then_some(());
-        self.state.waiting_for_room.0.wait_until(&self.spin.room, deadline, ready)
+        self.state.waiting_for_room.0.wait_until(&self.local.room, deadline, ready)
     }
 
-    fn lock_put(&self, arena: &Arena, deadline: Option<Instant>) -> Result<Taken<'_>, WaitError> {
+    pub(super) fn lock_put(
+        &self,
+        arena: &Arena,
+        deadline: Option<Instant>,
+    ) -> Result<Taken<'_>, WaitError> {
         self.lock(arena, &self.state.put.lock, false, deadline)
     }
 

@@ -37,6 +37,84 @@ pub enum GetError {
     Arena(ArenaError),
 }
 
+/// Why [`task_done`](super::JoinableByteQueue::task_done) did nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TaskDoneError {
+    /// Nothing is unfinished: it was called more often than messages were put in.
+    TooMany,
+    /// There was no memory to count in.
+    Arena(ArenaError),
+}
+
+/// Why [`join`](super::JoinableByteQueue::join) returned although something may be unfinished.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TasksError {
+    /// The deadline passed first.
+    TimedOut,
+    /// A signal handler ran in this thread; call again to go on.
+    Interrupted,
+    /// A process died that had taken messages and not said that they are done. They count as done
+    /// from now on.
+    Lost {
+        /// Process id of the dead one; of the last, if there were several.
+        pid: u32,
+        /// How many messages were lost since the call.
+        tasks: u64,
+    },
+    /// The arena does not let itself be used.
+    Arena(ArenaError),
+}
+
+impl fmt::Display for TaskDoneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => f.write_str("task_done() called too many times"),
+            Self::Arena(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for TasksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("timed out, and some tasks are not done"),
+            Self::Interrupted => f.write_str("interrupted by a signal"),
+            Self::Lost { pid, tasks } => write!(
+                f,
+                "process {pid} died and had taken tasks that it had not done: {tasks} lost, which \
+                 count as done from now on; put them again if they matter",
+            ),
+            Self::Arena(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TaskDoneError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::Arena(error) = self { Some(error) } else { None }
+    }
+}
+
+impl std::error::Error for TasksError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Self::Arena(error) = self { Some(error) } else { None }
+    }
+}
+
+impl From<ArenaError> for TaskDoneError {
+    fn from(error: ArenaError) -> Self {
+        Self::Arena(error)
+    }
+}
+
+impl From<ArenaError> for TasksError {
+    fn from(error: ArenaError) -> Self {
+        Self::Arena(error)
+    }
+}
+
 impl fmt::Display for PutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,6 +4,7 @@ use crate::channel::bytes::ByteQueue;
 use crate::channel::state::{
     CHUNK, FIRST_RECORD, INLINE_MAX, NEXT, OWN, Position, RecordHeader, RecordKind,
 };
+use crate::channel::watch::Locked;
 use crate::primitive::Ordering;
 use crate::shm::{Arena, ArenaError, Handle, Owner, Pins};
 
@@ -67,7 +68,12 @@ impl ByteQueue {
         Ok(at.behind(header.size(), 1))
     }
 
-    pub(super) fn publish(&self, tail: Position) {
+    /// Lets consumers see what lies before `tail`. Descriptors say so first: a producer killed in
+    /// between leaves one that is readable in vain, and never one that is not.
+    pub(super) fn publish(&self, arena: &Arena, tail: Position, watched: Option<Locked<'_>>) {
+        if let Some(watched) = &watched {
+            watched.set(arena, true);
+        }
         self.state.put.tail.store(tail.pack(), Ordering::SeqCst);
     }
 

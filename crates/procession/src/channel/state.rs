@@ -39,7 +39,8 @@
 //!
 //! So the state is valid as it stands. The next holder of a lock that a dead process held sees to
 //! the left-overs: with both locks held, every block of the queue that is neither in the chain
-//! between `head` and `tail`, nor named by a record there, nor the spare chunk, is freed.
+//! between `head` and `tail`, nor named by a record there, nor the spare chunk, nor a page of the tables of
+//! `watch` and `tally`, is freed.
 //!
 //! # Claims
 //!
@@ -174,6 +175,10 @@ pub(super) struct Settings {
     pub(super) spare: AtomicU64,
     /// Unit of the first chunk, for a consumer that comes before any other.
     pub(super) first: AtomicU64,
+    /// Handle of the table of descriptors, see `watch`; 0 while nobody has asked for one.
+    pub(super) watched: AtomicU64,
+    /// Handle of the table of what is unfinished, see `tally`; 0 if the queue does not count.
+    pub(super) tally: AtomicU64,
 }
 
 /// The words of the producers.

@@ -8,9 +8,11 @@ use crate::primitive::Ordering;
 use crate::shm::{Arena, Handle};
 
 impl ByteQueue {
-    /// Takes back a claim whose record was not consumed; the lock of the consumers is held.
+    /// Takes back a claim whose record was not consumed, and counts what was; the lock of the
+    /// consumers is held, and the one before died with it.
     pub(super) fn repair_claim(&self) {
         let Ok(arena) = Arena::current() else { return };
+        self.repair_tally();
         let got = &self.state.got;
         let block = Handle::from_raw(got.claim_block.swap(0, Ordering::AcqRel));
         let unconsumed = got.claim_count.load(Ordering::Relaxed) == self.head().count;
@@ -31,6 +33,8 @@ impl ByteQueue {
         }
         let mut reachable = self.reachable(arena);
         reachable.insert(self.state.settings.spare.load(Ordering::Acquire));
+        reachable.extend(self.table_pages().into_iter().map(Handle::raw));
+        reachable.extend(self.tally_pages().into_iter().map(Handle::raw));
         for block in arena.children_of(self.state.handle()) {
             if !reachable.contains(&block.raw()) {
                 arena.free(block);

@@ -27,16 +27,23 @@ impl ByteQueue {
         let lock = self.lock_get(arena, deadline)?;
         let head = self.head();
         if self.items_for_get(head) == 0 {
+            drop(lock);
+            self.tell_emptiness(arena);
             return Ok(None);
         }
         let (read, behind) = self.read(arena, head)?;
         if let Some(claim) = claim {
             self.write_claim(arena, claim, head, &read)?;
         }
+        let taking = self.begin_taking(arena, head)?;
         self.consume(arena, head, behind);
+        if let Some(taking) = taking {
+            taking.finish(1);
+        }
         let message = self.receive(arena, read)?;
         drop(lock);
         self.tell_room(1);
+        self.tell_emptiness(arena);
         Ok(Some(message))
     }
 
@@ -60,12 +67,17 @@ impl ByteQueue {
                 Read::Parcel(handle) => parcels.push((index, handle)),
             }
         }
+        let taking = self.begin_taking(arena, head)?;
         self.consume(arena, head, behind);
+        if let Some(taking) = taking {
+            taking.finish(count as u64);
+        }
         for (index, handle) in parcels {
             messages.insert(index, self.receive(arena, Read::Parcel(handle))?);
         }
         drop(lock);
         self.tell_room(count as u32);
+        self.tell_emptiness(arena);
         Ok(messages)
     }
 

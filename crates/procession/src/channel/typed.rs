@@ -1,7 +1,9 @@
 //! The queue of typed values.
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::channel::bytes::ByteQueue;
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
+use crate::channel::watch::Readiness;
 use crate::shm::{ArenaError, Pins, pack};
 
 /// Values whose serialized form is longer are serialized once more, on the heap.
@@ -32,7 +35,7 @@ const ON_STACK: usize = 96;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Queue<T> {
-    bytes: ByteQueue,
+    pub(super) bytes: ByteQueue,
     values: PhantomData<fn(T) -> T>,
 }
 
@@ -62,7 +65,21 @@ impl<T> Queue<T> {
     ///
     /// [`ArenaError`] when there is no shared memory for it.
     pub fn bounded(max_items: usize) -> Result<Self, ArenaError> {
-        Ok(Self { bytes: ByteQueue::new(max_items)?, values: PhantomData })
+        ByteQueue::new(max_items).map(Self::on)
+    }
+
+    pub(super) fn on(bytes: ByteQueue) -> Self {
+        Self { bytes, values: PhantomData }
+    }
+
+    /// A descriptor that polls readable while there is something to get; see
+    /// [`ByteQueue::readiness`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ByteQueue::readiness`].
+    pub fn readiness(&self) -> io::Result<Arc<Readiness>> {
+        self.bytes.readiness()
     }
 
     /// Number of values in the queue. Exact while nobody else puts or gets.

@@ -13,5 +13,6 @@ pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod named;
 pub(crate) mod process;
+pub(crate) mod signal_pipe;
 pub(crate) mod stream;
 pub(crate) mod tree;

@@ -44,4 +44,4 @@ pub use error::{EndpointError, HandshakeError, RecvError, SendError};
 pub use handshake::{CHALLENGE, FAILURE, WELCOME, answer, challenge, verify};
 pub use listener::{Listener, ListenerBuilder};
 pub use typed::{Connection, Nothing, Receiver, Sender, pipe, pipe_one_way};
-pub use wait::{wait, wait_raw};
+pub use wait::{Signal, Waitable, wait, wait_raw};

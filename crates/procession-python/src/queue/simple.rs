@@ -1,0 +1,121 @@
+//! `multiprocessing.SimpleQueue`.
+
+use std::sync::OnceLock;
+
+use procession::channel::ByteQueue;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+
+use crate::error::EngineResult;
+use crate::generic::generic_alias;
+use crate::pickling::{dump, load, with_scratch};
+use crate::queue::ends::{PyQueueReader, PyQueueWriter};
+use crate::queue::{Closed, note, original, receive, send, uninitialized};
+
+/// A queue without limits of size or time.
+#[pyclass(name = "SimpleQueue", module = "procession._procession", subclass, frozen, dict, weakref)]
+pub(crate) struct PySimpleQueue {
+    /// As in a queue.
+    pub(super) queue: OnceLock<ByteQueue>,
+    closed: Closed,
+}
+
+impl PySimpleQueue {
+    fn queue(&self) -> EngineResult<&ByteQueue> {
+        self.queue.get().ok_or_else(uninitialized)
+    }
+
+    fn set(&self, queue: ByteQueue) -> PyResult<()> {
+        self.queue.set(queue).map_err(|_| PyRuntimeError::new_err("the queue is in use already"))
+    }
+}
+
+#[pymethods]
+impl PySimpleQueue {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
+        Self { queue: OnceLock::new(), closed: Closed::default() }
+    }
+
+    #[pyo3(signature = (*, ctx))]
+    fn __init__(&self, ctx: &Bound<'_, PyAny>) -> EngineResult<()> {
+        let _ = ctx;
+        Ok(self.set(ByteQueue::new(0)?)?)
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(
+        class: &Bound<'py, PyType>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(class, item)
+    }
+
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {
+        let Some(queue) = slf.get().queue.get() else {
+            return Ok(original(slf.as_any(), "__getstate__", ())?);
+        };
+        Ok((note(slf.as_any(), queue)?,).into_pyobject(slf.py())?.into_any())
+    }
+
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> EngineResult<()> {
+        match state.extract::<(u64,)>() {
+            Ok((handle,)) => Ok(slf.get().set(ByteQueue::open(handle)?)?),
+            Err(_) => Ok(original(slf.as_any(), "__setstate__", (state,)).map(drop)?),
+        }
+    }
+
+    /// Put an object into the queue.
+    fn put(slf: &Bound<'_, Self>, obj: &Bound<'_, PyAny>) -> EngineResult<()> {
+        let Some(queue) = slf.get().queue.get() else {
+            return Ok(original(slf.as_any(), "put", (obj,)).map(drop)?);
+        };
+        slf.get().closed.check(Closed::WRITER)?;
+        with_scratch(|bytes| {
+            let pins = dump(obj, bytes)?.unwrap_or_default();
+            send(slf.py(), queue, bytes, &pins, || None)
+        })
+    }
+
+    /// Remove and return an object from the queue; wait for one if there is none.
+    fn get<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {
+        let Some(queue) = slf.get().queue.get() else {
+            return Ok(original(slf.as_any(), "get", ())?);
+        };
+        slf.get().closed.check(Closed::READER)?;
+        let message = receive(slf.py(), queue, || None)?;
+        Ok(load(slf.py(), message.as_ref())?)
+    }
+
+    /// Say whether there is nothing to get.
+    fn empty(slf: &Bound<'_, Self>) -> EngineResult<bool> {
+        let Some(queue) = slf.get().queue.get() else {
+            return Ok(original(slf.as_any(), "empty", ())?.is_truthy()?);
+        };
+        slf.get().closed.check(Closed::READER)?;
+        Ok(queue.is_empty())
+    }
+
+    /// Close the queue in this process: nothing more is put or got here.
+    fn close(slf: &Bound<'_, Self>) -> EngineResult<()> {
+        let Some(queue) = slf.get().queue.get() else {
+            return Ok(original(slf.as_any(), "close", ()).map(drop)?);
+        };
+        slf.get().closed.close(Closed::READER | Closed::WRITER);
+        queue.forget_readiness();
+        Ok(())
+    }
+
+    /// Make the object that stands for the end to get from.
+    fn _make_reader(&self) -> EngineResult<PyQueueReader> {
+        Ok(PyQueueReader::new(self.queue()?.clone(), self.closed.clone()))
+    }
+
+    /// Make the object that stands for the end to put into.
+    fn _make_writer(&self) -> EngineResult<PyQueueWriter> {
+        Ok(PyQueueWriter::new(self.queue()?.clone(), self.closed.clone()))
+    }
+}
