@@ -114,7 +114,7 @@ msrv:
 # Tests.
 
 test-rust:
-	$(CARGO) test --locked --no-fail-fast -p procession -p procession-testing 2>&1 | $(COUNT_TESTS)
+	$(CARGO) test --locked --no-fail-fast --all-features -p procession -p procession-testing 2>&1 | $(COUNT_TESTS)
 
 # Under the model checker. `--cfg loom` changes every crate's build, hence a folder of its own.
 loom:

@@ -68,6 +68,7 @@ def _nothing_is_left():
     yield
     for package in ("multiprocessing", "procession"):
         importlib.import_module(f"{package}.forkserver")._forkserver._stop()
+        importlib.import_module(f"{package}.resource_sharer").stop()
     deadline = time.monotonic() + SETTLE
     while True:
         gc.collect()

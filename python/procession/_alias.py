@@ -27,6 +27,8 @@ _OURS = frozenset(
         "popen_forkserver",
         "popen_spawn_posix",
         "queues",
+        "reduction",
+        "resource_sharer",
         "shared_memory",
         "sharedctypes",
         "spawn",

@@ -45,12 +45,16 @@ __all__ = [
     "dumps",
     "fill",
     "fork",
+    "is_packing",
     "kill_process_tree",
     "loads",
     "open_name",
     "own_sentinel",
     "pipe",
+    "redeem",
+    "share",
     "start_program",
+    "stop_sharing",
     "take_boot",
     "unlink_name",
     "verify",
@@ -1100,6 +1104,16 @@ class Connection:
         """True if the connection is writable."""
 
     @property
+    def max_message(self) -> int | None:
+        """The longest message that is received, in bytes; None if any length is taken.
+
+        A longer one raises an `OSError` before memory is set aside for it, and nothing more can be
+        received.
+        """
+
+    @max_message.setter
+    def max_message(self, value: int | None) -> None: ...
+    @property
     def _handle(self) -> int | None:
         """The number of the descriptor; None if the connection is closed.
 
@@ -1187,10 +1201,16 @@ class Listener:
         backlog: How many clients may wait.
         authkey: What both sides prove to know, if anything.
         patience: How long a client may be silent meanwhile, in seconds.
+        max_message: The longest message that its connections receive, in bytes.
     """
 
     def __new__(
-        cls, address: object, backlog: int, authkey: bytes | None, patience: float
+        cls,
+        address: object,
+        backlog: int,
+        authkey: bytes | None,
+        patience: float,
+        max_message: int | None,
     ) -> Self: ...
     @property
     def address(self) -> Any:
@@ -1205,7 +1225,7 @@ class Listener:
     def close(self) -> None:
         """Close the socket; its file stays."""
 
-def connect(address: object, authkey: bytes | None) -> Connection:
+def connect(address: object, authkey: bytes | None, max_message: int | None) -> Connection:
     """Connect with a listener."""
 
 def pipe(duplex: bool = True) -> tuple[Connection, Connection]:
@@ -1232,3 +1252,36 @@ def answer(authkey: bytes, message: bytes) -> bytes:
 
 def verify(authkey: bytes, message: bytes, response: bytes) -> None:
     """Raise `AuthenticationError` unless the response is the answer to the challenge."""
+
+def share(descriptor: int, authkey: bytes) -> tuple[Any, int]:
+    """Keep a descriptor until it is fetched, and return where it is to be had, and its number.
+
+    Args:
+        descriptor: It is given away: it is closed when it has been fetched.
+        authkey: What those who fetch it must prove to know.
+    """
+
+def redeem(address: object, authkey: bytes, request: bytes, timeout: float) -> int:
+    """Fetch a descriptor from the process that keeps it, and return its number here.
+
+    Args:
+        address: Where it is to be had.
+        authkey: What both sides prove to know.
+        request: The pickle of the number of what is wanted and of this process.
+        timeout: Longest time to wait for an answer, in seconds.
+
+    Raises:
+        ConnectionRefusedError: The process that kept it has died, or keeps nothing any more.
+        EOFError: It was fetched before.
+        TimeoutError: There was no answer.
+    """
+
+def stop_sharing(timeout: float | None = None) -> bool:
+    """Close what `share` keeps, and end its thread; say whether that has ended.
+
+    Args:
+        timeout: Longest time to wait for the thread, in seconds. `None` means no limit.
+    """
+
+def is_packing() -> bool:
+    """Say whether what is being pickled on this thread is for a process of the tree."""

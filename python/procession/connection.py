@@ -115,6 +115,8 @@ class Listener:
         family: Family of the address, `"AF_INET"` or `"AF_UNIX"`; the address tells by itself.
         backlog: How many clients may wait to be accepted.
         authkey: What clients must prove to know, and this side proves to know. None for no proof.
+        max_message: The longest message that the connections receive, in bytes; None for any
+            length. A longer one raises an `OSError` before memory is set aside for it.
 
     Raises:
         OSError: The address is in use, too long, or not this machine's.
@@ -127,12 +129,16 @@ class Listener:
         family: str | None = None,
         backlog: int = 1,
         authkey: bytes | None = None,
+        *,
+        max_message: int | None = None,
     ) -> None:
         family = family or (address and address_type(address)) or default_family
         _validate_family(family)
         self._authkey = _checked_key(authkey)
         address = address or arbitrary_address(family)
-        self._listener: _Engine | None = _Engine(address, backlog, authkey, CONNECTION_TIMEOUT)
+        self._listener: _Engine | None = _Engine(
+            address, backlog, authkey, CONNECTION_TIMEOUT, max_message
+        )
         self._address = self._listener.address
         self._last_accepted: Any = None
         self._unlink: Callable[[], None] | None = None
@@ -186,20 +192,27 @@ def _remove_at_exit(listener: Listener, path: Any) -> Any:
     return _stdlib.load("util").Finalize(listener, os.unlink, args=(path,), exitpriority=0)
 
 
-def Client(address: Address, family: str | None = None, authkey: bytes | None = None) -> Connection:
+def Client(
+    address: Address,
+    family: str | None = None,
+    authkey: bytes | None = None,
+    *,
+    max_message: int | None = None,
+) -> Connection:
     """Return a connection with the listener at an address.
 
     Args:
         address: Where the listener is.
         family: Family of the address; the address tells by itself.
         authkey: What the listener must prove to know, and this side proves to know.
+        max_message: The longest message that is received, in bytes; None for any length.
 
     Raises:
         AuthenticationError: The listener has another key, or sent something else.
         OSError: Nobody listens there, or the address is too long.
     """
     _validate_family(family or address_type(address))
-    return connect(address, _checked_key(authkey))
+    return connect(address, _checked_key(authkey), max_message)
 
 
 def _bytes_key(authkey: Any) -> bytes:

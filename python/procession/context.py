@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import ChainMap
 
-from procession import _process, _stdlib
+from procession import _process, _stdlib, reduction
 from procession._process import ForkProcess, ForkServerProcess, Process, SpawnProcess
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
@@ -48,13 +48,21 @@ AuthenticationError = _original.AuthenticationError
 assert_spawning = _original.assert_spawning
 get_spawning_popen = _original.get_spawning_popen
 set_spawning_popen = _original.set_spawning_popen
-reduction = _original.reduction
 
 
 class BaseContext(_original.BaseContext):  # type: ignore[misc]
     """What all contexts have in common."""
 
     Process: ClassVar[type[Any]] = Process
+
+    @property
+    def reducer(self) -> Any:
+        """The module, or object in its place, that says how objects become bytes."""
+        return globals()["reduction"]
+
+    @reducer.setter
+    def reducer(self, reducer: Any) -> None:
+        globals()["reduction"] = reducer
 
     def Queue(self, maxsize: int = 0) -> Queue[Any]:
         """Return a queue that any process of the tree can use."""

@@ -1,5 +1,6 @@
 """What connections here do and those of the standard library do not; and both together."""
 
+import asyncio
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -14,6 +15,7 @@ import pytest
 
 import procession
 from procession import connection
+from tests.cpython import every
 
 DEADLOCK = 30.0  # seconds; only a deadlock takes this long
 
@@ -376,3 +378,138 @@ def test_descriptor_that_is_not_open_is_an_error():
     with pytest.raises(OSError, match="not an open descriptor"):
         stale.poll()
     stale._handle = None
+
+
+def test_message_longer_than_allowed_is_refused_before_memory_is_taken():
+    with connection.Listener(("localhost", 0), authkey=b"key", max_message=1000) as listener:
+        with socket.create_connection(listener.address):
+            pass  # has a place in the queue, and is passed over
+        accepted = []
+        thread = threading.Thread(target=lambda: accepted.append(listener.accept()))
+        thread.start()
+        client = connection.Client(listener.address, authkey=b"key", max_message=10)
+        thread.join()
+        (server,) = accepted
+        assert (server.max_message, client.max_message) == (1000, 10)
+        client.send_bytes(b"x" * 1000)
+        assert len(server.recv_bytes()) == 1000
+        # A header alone: no such message would fit into memory.
+        os.write(client.fileno(), b"\xff\xff\xff\xff" + (1 << 50).to_bytes(8, "big"))
+        with pytest.raises(OSError, match="bad message length"):
+            server.recv()
+        with pytest.raises(OSError, match="write-only"):
+            server.recv()
+        server.send_bytes(b"x" * 11)
+        with pytest.raises(OSError, match="bad message length"):
+            client.recv_bytes()
+        client.close()
+        server.close()
+
+
+def test_limit_of_a_connection_can_be_changed():
+    here, there = connection.Pipe()
+    with here, there:
+        assert here.max_message is None
+        here.max_message = 3
+        there.send_bytes(b"four")
+        with pytest.raises(OSError, match="bad message length"):
+            here.recv_bytes()
+        here.max_message = None
+        assert here.max_message is None
+
+
+def test_signal_handler_cannot_send_within_a_message():
+    here, there = connection.Pipe()
+    outcomes = []
+
+    def send_meanwhile(_signal, _frame):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            here.send("in between")
+        except RuntimeError as error:
+            outcomes.append(str(error))
+        # Until now nobody has read, so the message was still underway.
+        reader.start()
+
+    received = []
+    reader = threading.Thread(target=lambda: received.append(there.recv_bytes()))
+    before = signal.signal(signal.SIGALRM, send_meanwhile)
+    try:
+        # More than once: the first may come while a part is being written, and is noticed later.
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        here.send_bytes(b"x" * 10_000_000)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    reader.join()
+    assert len(received[0]) == 10_000_000, "the message is not whole"
+    assert len(outcomes) == 1
+    assert "signal handler" in outcomes[0]
+    here.send("afterwards")
+    assert there.recv() == "afterwards"
+    here.close()
+    there.close()
+
+
+def test_event_loop_watches_a_connection():
+    """A program with an event loop needs no thread to receive."""
+
+    async def main(end):
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        received = []
+
+        def receive():
+            # All that is there: the descriptor tells once for several messages.
+            while end.poll():
+                try:
+                    received.append(end.recv())
+                except EOFError:
+                    loop.remove_reader(end.fileno())
+                    done.set_result(received)
+                    return
+
+        loop.add_reader(end.fileno(), receive)
+        return await asyncio.wait_for(done, DEADLOCK)
+
+    here, there = connection.Pipe()
+    child = procession.get_context("spawn").Process(target=send_numbers, args=(there, 50))
+    child.start()
+    there.close()
+    assert asyncio.run(main(here)) == list(range(50))
+    child.join(DEADLOCK)
+    assert child.exitcode == 0
+    here.close()
+
+
+def send_numbers(end, count):
+    for number in range(count):
+        end.send(number)
+    end.close()
+
+
+DIGESTS = """
+import sys
+from multiprocessing import connection
+host, port, digest = sys.argv[1:]
+client = connection.Client((host, int(port)))
+connection.deliver_challenge(client, b"key", digest)
+connection.answer_challenge(client, b"key")
+client.send("done")
+"""
+
+
+@pytest.mark.skipif(
+    not any(version >= (3, 12) for _, version, _ in every.found()),
+    reason="needs an interpreter whose handshake names digests",
+)
+@pytest.mark.parametrize("digest", ["md5", "sha256", "sha384", "sha3_256", "sha3_384"])
+def test_digest_that_an_unchanged_python_names_is_understood(digest):
+    _, _, python = every.found()[-1]
+    with connection.Listener(("localhost", 0)) as listener:
+        host, port = listener.address
+        other = subprocess.Popen([python, "-I", "-c", DIGESTS, host, str(port), digest])
+        with listener.accept() as end:
+            connection.answer_challenge(end, b"key")
+            connection.deliver_challenge(end, b"key", digest)
+            assert end.recv() == "done"
+        assert other.wait(DEADLOCK) == 0

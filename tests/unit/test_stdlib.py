@@ -26,7 +26,7 @@ assert multiprocessing is procession
 # Not imported before: their relative imports must find the original's modules, and not ours.
 import multiprocessing.managers
 import multiprocessing.shared_memory
-from multiprocessing import resource_sharer
+from multiprocessing import resource_tracker
 import multiprocessing.dummy.connection
 from multiprocessing.pool import MaybeEncodingError, ThreadPool
 import multiprocessing.process, multiprocessing.queues, multiprocessing.util
@@ -37,7 +37,7 @@ class Numbers(multiprocessing.managers.BaseManager):
 Numbers.register("list", list)
 
 def main():
-    for module in (multiprocessing.managers, resource_sharer, multiprocessing.dummy.connection):
+    for module in (multiprocessing.managers, resource_tracker, multiprocessing.dummy.connection):
         assert module.__spec__.name == module.__name__, module
         assert module.__name__.startswith("multiprocessing."), module
     assert multiprocessing.managers.process is original_process
@@ -46,6 +46,7 @@ def main():
     assert multiprocessing.process is original_process
     assert multiprocessing.queues is procession.queues
     assert multiprocessing.util is procession.util
+    assert multiprocessing.reduction is procession.reduction
     assert multiprocessing.TimeoutError is original_context.TimeoutError
     for method in ("fork", "spawn", "forkserver"):
         with Numbers(ctx=multiprocessing.get_context(method)) as numbers:
@@ -88,7 +89,8 @@ def test_registries_are_shared():
     import multiprocessing.reduction
 
     assert procession.process is multiprocessing.process
-    assert procession.reduction is multiprocessing.reduction
+    assert procession.reduction.ForkingPickler is multiprocessing.reduction.ForkingPickler
+    assert procession.reduction.register == multiprocessing.reduction.register
     assert procession.current_process() is multiprocessing.current_process()
     assert issubclass(procession.Process, multiprocessing.process.BaseProcess)
     assert isinstance(procession.get_context("fork"), multiprocessing.context.BaseContext)

@@ -8,7 +8,9 @@ use std::fmt::Write;
 use std::io;
 
 use procession::WaitError;
-use procession::channel::connection::{EndpointError, HandshakeError, RecvError, SendError};
+use procession::channel::connection::{
+    EndpointError, HandshakeError, RecvError, RedeemError, SendError,
+};
 use procession::channel::{GetError, PutError, TaskDoneError, TasksError};
 use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
@@ -39,6 +41,12 @@ mod python {
     import_exception!(queue, Full);
     import_exception!(socket, gaierror);
     import_exception!(threading, BrokenBarrierError);
+}
+
+/// Numbers of errors for which the engine has cases of its own.
+mod io_number {
+    pub(super) const ETIMEDOUT: i32 = 110;
+    pub(super) const ECONNREFUSED: i32 = 111;
 }
 
 /// An exception made of an error of the engine, or one that Python code raised.
@@ -198,6 +206,7 @@ impl From<SendError> for EngineError {
     fn from(error: SendError) -> Self {
         Self(match &error {
             SendError::Os { source } => os_error(&error, source),
+            SendError::Reentrant => PyRuntimeError::new_err(error.to_string()),
             _ => PyOSError::new_err(error.to_string()),
         })
     }
@@ -209,6 +218,7 @@ impl From<RecvError> for EngineError {
             RecvError::EndOfStream => PyEOFError::new_err(error.to_string()),
             RecvError::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
             RecvError::Os { source } => os_error(&error, source),
+            RecvError::Reentrant => PyRuntimeError::new_err(error.to_string()),
             _ => PyOSError::new_err(error.to_string()),
         })
     }
@@ -228,6 +238,7 @@ impl From<EndpointError> for EngineError {
     fn from(error: EndpointError) -> Self {
         match error {
             EndpointError::Handshake(error) => error.into(),
+            EndpointError::Reentrant => Self(PyRuntimeError::new_err(error.to_string())),
             EndpointError::Unresolved { .. } => Self(python::gaierror::new_err(text_of(&error))),
             _ => Self(match error.errno() {
                 // The number makes it a ConnectionRefusedError or a FileNotFoundError.
@@ -235,6 +246,24 @@ impl From<EndpointError> for EngineError {
                 None => PyOSError::new_err(text_of(&error)),
             }),
         }
+    }
+}
+
+impl From<RedeemError> for EngineError {
+    fn from(error: RedeemError) -> Self {
+        // As the original, which connects and then reads; the numbers choose the subclasses.
+        Self(match error {
+            RedeemError::Endpoint(error) => return error.into(),
+            RedeemError::Withdrawn { .. } => PyEOFError::new_err(error.to_string()),
+            RedeemError::Gone { .. } => {
+                PyOSError::new_err((io_number::ECONNREFUSED, error.to_string()))
+            }
+            RedeemError::TimedOut { .. } => {
+                PyOSError::new_err((io_number::ETIMEDOUT, error.to_string()))
+            }
+            RedeemError::Descriptor(RecvError::Os { ref source }) => os_error(&error, source),
+            other => PyRuntimeError::new_err(text_of(&other)),
+        })
     }
 }
 
@@ -390,6 +419,12 @@ impl Interruption for RecvError {
 }
 
 impl Interruption for EndpointError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for RedeemError {
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted)
     }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 
+use procession::channel::connection::{PausedSharing, forget_shared, pause_sharing};
 use procession::process::PreparedFork;
 use procession::shm::Arena;
 use pyo3::intern;
@@ -25,6 +26,7 @@ struct Pending {
 
 thread_local! {
     static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
+    static PAUSED: RefCell<Option<PausedSharing>> = const { RefCell::new(None) };
 }
 
 /// Fork, and return the child; in the child itself, None.
@@ -54,6 +56,7 @@ pub(crate) fn fork_into(
 /// Prepare a fork that the program makes by itself.
 #[pyfunction]
 fn before_fork() -> EngineResult<()> {
+    PAUSED.set(Some(pause_sharing()));
     let expected = PENDING.with_borrow(Option::is_some);
     // Where there is no shared object and no child, there is nothing to prepare.
     if !expected && Arena::exists() {
@@ -66,6 +69,7 @@ fn before_fork() -> EngineResult<()> {
 /// Leave the child of a fork that the program made by itself to the program.
 #[pyfunction]
 fn after_fork_in_parent() {
+    PAUSED.set(None);
     let pending = PENDING.with_borrow_mut(|pending| pending.take_if(|fork| !fork.watched));
     if let Some(fork) = pending {
         fork.prepared.in_parent_unwatched();
@@ -75,6 +79,8 @@ fn after_fork_in_parent() {
 /// Become the process that was prepared for.
 #[pyfunction]
 fn after_fork_in_child(py: Python<'_>) -> EngineResult<()> {
+    PAUSED.set(None);
+    forget_shared();
     let Some(fork) = PENDING.take() else { return Ok(()) };
     match fork.prepared.in_child(fork.daemon) {
         // The parent has died, and what this child was started for with it.

@@ -37,7 +37,8 @@ mod _procession {
 
     #[pymodule_export]
     use crate::connection::{
-        PyConnection, PyListener, answer, challenge, connect, pipe, verify, wait,
+        PyConnection, PyListener, answer, challenge, connect, is_packing, pipe, redeem, share,
+        stop_sharing, verify, wait,
     };
     #[pymodule_export]
     use crate::fork_server::{PyForkServer, PyParcel, PyZygote, announce_exit};

@@ -40,12 +40,14 @@ impl PyListener {
         backlog: i32,
         authkey: Option<Vec<u8>>,
         patience: f64,
+        max_message: Option<u64>,
     ) -> EngineResult<Self> {
         let py = address.py();
         let mut builder = Listener::builder(to_address(address)?)
             .backlog(backlog)
             // It is removed when the program ends, too: the package sees to that.
             .keep_file()
+            .max_message(max_message.unwrap_or(u64::MAX))
             .patience(Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX));
         if let Some(key) = authkey {
             builder = builder.key(key);
@@ -83,9 +85,10 @@ impl PyListener {
 pub(crate) fn connect(
     address: &Bound<'_, PyAny>,
     authkey: Option<Vec<u8>>,
+    max_message: Option<u64>,
 ) -> EngineResult<PyConnection> {
     let py = address.py();
-    let mut client = Client::new(to_address(address)?);
+    let mut client = Client::new(to_address(address)?).max_message(max_message.unwrap_or(u64::MAX));
     if let Some(key) = authkey {
         client = client.key(key);
     }
@@ -96,7 +99,7 @@ pub(crate) fn connect(
 
 /// The address that Python has for a socket: a pair of host and port, a path, or an abstract name
 /// behind a zero.
-fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
+pub(super) fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
     if let Ok(pair) = address.cast::<PyTuple>() {
         let (host, port) = (pair.get_item(0)?.extract::<String>()?, pair.get_item(1)?.extract()?);
         return Ok(address.py().detach(|| Address::tcp(&host, port))?);
@@ -115,7 +118,7 @@ fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
 }
 
 /// The address as Python's sockets would say it.
-fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address {
         Address::Tcp(SocketAddr::V4(address)) => {
             (address.ip().to_string(), address.port()).into_bound_py_any(py)

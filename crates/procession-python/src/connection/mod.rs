@@ -3,13 +3,16 @@
 mod handshake;
 mod listener;
 mod ready;
+mod sharer;
 
+use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use procession::channel::connection::{
-    ByteConnection, Incoming, Mailbox, Outgoing, RecvError, byte_pipe, byte_pipe_one_way,
+    ByteConnection, Incoming, Mailbox, Outgoing, RecvError, adopt_number, byte_pipe,
+    byte_pipe_one_way,
 };
 use procession::shm::{self, Pins};
 use pyo3::buffer::PyBuffer;
@@ -22,6 +25,7 @@ use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 pub(crate) use self::handshake::{answer, challenge, verify};
 pub(crate) use self::listener::{PyListener, connect};
 pub(crate) use self::ready::wait;
+pub(crate) use self::sharer::{is_packing, redeem, share, stop_sharing};
 use crate::error::{EngineError, EngineResult, buffer_too_short};
 use crate::pickling::{dump, dump_outside, load, unpickle_bytes, with_scratch};
 use crate::wait::{at_once, blocking, deadline_after};
@@ -164,6 +168,11 @@ impl PyConnection {
     }
 }
 
+/// Makes a connection of a descriptor that the program gives away.
+fn adopt(number: RawFd, readable: bool, writable: bool) -> io::Result<ByteConnection> {
+    Ok(ByteConnection::with_directions(adopt_number(number)?, readable, writable))
+}
+
 /// Sends a message.
 fn send(py: Python<'_>, end: &ByteConnection, message: &[u8]) -> EngineResult<()> {
     let mut begun: Option<Outgoing<'_>> = None;
@@ -248,7 +257,7 @@ impl PyConnection {
             let text = "at least one of `readable` and `writable` must be True";
             return Err(PyValueError::new_err(text).into());
         }
-        let end = match ByteConnection::adopt(handle, readable, writable) {
+        let end = match adopt(handle, readable, writable) {
             Ok(connection) => End::Open(Arc::new(connection)),
             // As in the original, it is the first use that fails.
             Err(_) => End::Bad(handle),
@@ -287,6 +296,19 @@ impl PyConnection {
         self.writable.load(Ordering::Relaxed)
     }
 
+    /// The longest message that is received, in bytes, or None.
+    #[getter]
+    fn max_message(&self) -> PyResult<Option<u64>> {
+        let limit = self.end()?.limit();
+        Ok((limit != u64::MAX).then_some(limit))
+    }
+
+    #[setter]
+    fn set_max_message(&self, bytes: Option<u64>) -> PyResult<()> {
+        self.end()?.set_limit(bytes.unwrap_or(u64::MAX));
+        Ok(())
+    }
+
     /// The number of the descriptor, or None.
     #[getter(_handle)]
     fn handle(&self) -> Option<RawFd> {
@@ -302,7 +324,7 @@ impl PyConnection {
     fn set_handle(&self, handle: Option<RawFd>) {
         let new = match handle {
             None => End::Closed,
-            Some(number) => match ByteConnection::adopt(number, self.readable(), self.writable()) {
+            Some(number) => match adopt(number, self.readable(), self.writable()) {
                 Ok(connection) => End::Open(Arc::new(connection)),
                 Err(_) => End::Bad(number),
             },

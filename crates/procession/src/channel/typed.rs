@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::channel::bytes::ByteQueue;
+use crate::channel::connection;
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
 use crate::channel::watch::Readiness;
@@ -134,20 +135,35 @@ impl<T: Serialize> Queue<T> {
     }
 
     fn put_until(&self, value: &T, deadline: Option<Instant>) -> Result<(), PutError> {
+        let mark = connection::mark();
+        let put = self.put_short(value, mark, deadline);
+        if put.is_err() {
+            connection::withdraw(mark);
+        }
+        put
+    }
+
+    #[inline]
+    fn put_short(&self, value: &T, mark: u64, deadline: Option<Instant>) -> Result<(), PutError> {
         let mut buffer = [0; ON_STACK];
         let (written, pins) =
             pack(|| postcard::to_slice(value, &mut buffer).map(|bytes| bytes.len()));
         match written {
             Ok(len) => self.put_bytes(&buffer[..len], &pins, deadline),
-            Err(postcard::Error::SerializeBufferFull) => self.put_long(value, deadline),
-            Err(error) => Err(PutError::Serialize(error.to_string())),
+            Err(postcard::Error::SerializeBufferFull) => {
+                // Descriptors are shared anew for the message that will be read.
+                connection::withdraw(mark);
+                self.put_long(value, deadline)
+            }
+            Err(error) => Err(PutError::Serialize(connection::text_of_postcard(&error))),
         }
     }
 
     #[cold]
     fn put_long(&self, value: &T, deadline: Option<Instant>) -> Result<(), PutError> {
         let (serialized, pins) = pack(|| postcard::to_allocvec(value));
-        let bytes = serialized.map_err(|error| PutError::Serialize(error.to_string()))?;
+        let bytes = serialized
+            .map_err(|error| PutError::Serialize(connection::text_of_postcard(&error)))?;
         self.put_bytes(&bytes, &pins, deadline)
     }
 
@@ -242,7 +258,8 @@ impl<T: DeserializeOwned> Queue<T> {
 }
 
 fn decode<T: DeserializeOwned>(message: &Message) -> Result<T, GetError> {
-    postcard::from_bytes(message).map_err(|error| GetError::Deserialize(error.to_string()))
+    postcard::from_bytes(message)
+        .map_err(|error| GetError::Deserialize(connection::text_of_postcard(&error)))
 }
 
 impl<T> Clone for Queue<T> {

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::connection::text_of_postcard;
 use crate::pool::frames::Frames;
 use crate::pool::task::TaskError;
 use crate::pool::worker::{Job, Reply, RunStatus, Runner};
@@ -59,7 +60,7 @@ pub(super) fn push_items<A: Serialize>(frames: &mut Frames, items: &[A]) -> Resu
             items.iter().try_for_each(|item| postcard::to_io(item, &mut *payload).map(drop))
         })
     });
-    result.map_err(|error| TaskError::Encode { reason: error.to_string() })?;
+    result.map_err(|error| TaskError::Encode { reason: text_of_postcard(&error) })?;
     frames.pin(pins);
     Ok(())
 }
@@ -87,7 +88,7 @@ pub(super) fn values<R: DeserializeOwned>(
 }
 
 fn undecodable(error: &postcard::Error) -> TaskError {
-    TaskError::Decode { reason: format!("the value: {error}") }
+    TaskError::Decode { reason: format!("the value: {}", text_of_postcard(error)) }
 }
 
 /// Runs the tasks of a pool of Rust functions.
@@ -160,7 +161,9 @@ where
         Ok(value_of::<F>()(argument))
     };
     match panics::catch(run) {
-        Ok(result) => result.map_err(|error: postcard::Error| Fault::Decode(error.to_string())),
+        Ok(result) => {
+            result.map_err(|error: postcard::Error| Fault::Decode(text_of_postcard(&error)))
+        }
         Err(report) => Err(Fault::Panicked(report)),
     }
 }
@@ -190,7 +193,7 @@ fn write_outcomes<R: Serialize>(mut outcomes: Vec<Result<R, Fault>>, buffer: &mu
 }
 
 fn encode_fault(error: &postcard::Error) -> Fault {
-    Fault::Encode(error.to_string())
+    Fault::Encode(text_of_postcard(error))
 }
 
 /// Makes the value of a type that has no size.

@@ -17,6 +17,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::channel::connection;
 use crate::process::child::{Child, pause};
 use crate::process::daemon;
 use crate::process::error::SpawnError;
@@ -104,6 +105,7 @@ impl PreparedFork {
         let seated = self.seat.sit_down();
         registry::forget();
         service::forget();
+        connection::forget_shared();
         seated?;
         daemon::live_on();
         let result = match &self.client {
@@ -123,6 +125,8 @@ impl PreparedFork {
     ///
     /// The child must not return into the code of its parent.
     pub(crate) fn fork(self, daemon: bool) -> Result<Side, SpawnError> {
+        // Whoever wants a descriptor waits until it goes on, here in the parent.
+        let _paused = connection::pause_sharing();
         refuse_threads()?;
         // SAFETY: this is the only thread, so that no lock is held by one that the child lacks: the
         // child may do all that the parent may.

@@ -15,6 +15,8 @@ use crate::process::exchange::{self, Exchange, Outcome};
 use crate::process::panics::PanicReport;
 use crate::process::status::ExitStatus;
 use crate::shm::Shared;
+#[cfg(feature = "tokio")]
+use crate::sys::fd;
 
 /// A process that was started, and the value that its function will return.
 ///
@@ -131,6 +133,29 @@ impl<R: DeserializeOwned> JoinHandle<R> {
                 return self.value(status);
             }
         }
+    }
+
+    /// Does what [`join`](Self::join) does, in async code: waits without blocking the thread.
+    ///
+    /// The value is lost when the future is dropped; the process goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join). Where tokio cannot watch the process, because no descriptor is left,
+    /// this blocks.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a runtime of tokio with I/O enabled.
+    #[cfg(feature = "tokio")]
+    pub async fn join_async(self) -> Result<R, JoinError> {
+        if let Ok(sentinel) = self.sentinel().try_clone_to_owned()
+            && let Ok(sentinel) = fd::watch(sentinel, tokio::io::Interest::READABLE)
+        {
+            // An error leaves the rest to `join`.
+            let _ = sentinel.readable().await;
+        }
+        self.join()
     }
 
     /// Blocks until the process has ended or `timeout` has passed. Returns what its function

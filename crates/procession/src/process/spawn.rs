@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::connection;
 use crate::process::boot::{Boot, take_boot};
 use crate::process::child::Child;
 use crate::process::error::{BootError, SpawnError};
@@ -310,6 +311,20 @@ impl Builder {
         entry: Entry,
         args: &A,
     ) -> Result<JoinHandle<R>, SpawnError> {
+        let mark = connection::mark();
+        let spawned = self.start_image(entry, args);
+        if spawned.is_err() {
+            // Nobody will fetch the descriptors that are among the arguments.
+            connection::withdraw(mark);
+        }
+        spawned
+    }
+
+    fn start_image<A: Serialize, R>(
+        self,
+        entry: Entry,
+        args: &A,
+    ) -> Result<JoinHandle<R>, SpawnError> {
         if !INITIALIZED.load(Ordering::Acquire) {
             return Err(SpawnError::NotInitialized);
         }
@@ -432,7 +447,10 @@ where
         Ok(Ok(args)) => exchange::run(&exchange, || value_of::<F>()(args)),
         Ok(Err(error)) => exchange::refuse(
             &exchange,
-            &format!("its arguments could not be deserialized: {error}"),
+            &format!(
+                "its arguments could not be deserialized: {}",
+                connection::text_of_postcard(&error)
+            ),
         ),
         Err(report) => {
             exchange::refuse(&exchange, &format!("deserializing its arguments {report}"))

@@ -12,6 +12,8 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Creates a descriptor that is readable after [`eventfd_signal`] until [`eventfd_drain`].
 ///
@@ -82,6 +84,38 @@ pub(crate) fn poll_writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io
     let mut polled = [PollFd::new(&fd, PollFlags::OUT)];
     let timeout = deadline.map(time_left);
     Ok(rustix::event::poll(&mut polled, timeout.as_ref())? > 0)
+}
+
+/// Creates an epoll instance, a descriptor that is readable when one of those in it is.
+#[cfg(feature = "tokio")]
+pub(crate) fn epoll() -> io::Result<OwnedFd> {
+    Ok(rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?)
+}
+
+/// Adds a descriptor, to be looked at for bytes to read, unless it is in it already.
+#[cfg(feature = "tokio")]
+pub(crate) fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::event::epoll::{EventData, EventFlags, add};
+    match add(epoll, fd, EventData::new_u64(0), EventFlags::IN) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Has the reactor of tokio watch a descriptor.
+///
+/// # Errors
+///
+/// Those of `epoll_ctl(2)`.
+///
+/// # Panics
+///
+/// Panics outside of a runtime with I/O enabled.
+#[cfg(feature = "tokio")]
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and has the same number all the time; nobody
+    // gets a mutable reference to exchange it by.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 pub(super) fn time_left(deadline: Instant) -> Timespec {

@@ -12,6 +12,7 @@ pub(crate) mod fd;
 pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod named;
+pub(crate) mod per_process;
 pub(crate) mod process;
 pub(crate) mod signal_pipe;
 pub(crate) mod stream;

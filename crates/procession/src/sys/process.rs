@@ -555,6 +555,16 @@ pub(crate) fn block_signal(signal: i32) -> io::Result<bool> {
     Ok(unsafe { libc::sigismember(&before, signal) } == 1)
 }
 
+/// Holds all signals back from this thread that can be held back.
+pub(crate) fn block_all_signals() {
+    let mut set = empty_signal_set();
+    // SAFETY: the set is initialised and borrowed for the call, which cannot fail on a valid one.
+    unsafe { libc::sigfillset(&mut set) };
+    // SAFETY: the set is initialised and borrowed for the call; the old mask is not asked for.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+    debug_assert!(result == 0, "the C library refused a valid set of signals");
+}
+
 /// Lets `signal` through to this thread.
 ///
 /// # Errors

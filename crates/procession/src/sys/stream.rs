@@ -130,6 +130,15 @@ pub(crate) fn local_place(socket: BorrowedFd<'_>) -> io::Result<Place> {
     Place::from_any(rustix::net::getsockname(socket)?)
 }
 
+/// Whether the other end of a pipe or connected socket is on this machine for certain.
+pub(crate) fn is_local(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match sockopt::socket_domain(fd) {
+        Ok(family) => Ok(family == AddressFamily::UNIX),
+        Err(rustix::io::Errno::NOTSOCK) => Ok(true),
+        Err(other) => Err(other.into()),
+    }
+}
+
 /// Takes a client that waits at a listening socket, and says where it is.
 pub(crate) fn accept(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Place)> {
     let (client, address) = rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC)?;

@@ -143,16 +143,10 @@ impl ByteConnection {
         Ok(Self::with(descriptor, receives, sends))
     }
 
-    /// Does what [`new`](Self::new) does for a descriptor that is known by its number only.
-    ///
-    /// The caller gives the descriptor away: nobody may use or close it any more. It is closed by
-    /// `exec` from now on.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` when no such descriptor is open.
-    pub fn adopt(number: RawFd, receives: bool, sends: bool) -> io::Result<Self> {
-        Ok(Self::with(fd::adopt_given(number)?, receives, sends))
+    /// Does what [`new`](Self::new) does, for a descriptor of which the caller says whether this
+    /// end is to receive and to send.
+    pub fn with_directions(descriptor: impl Into<OwnedFd>, receives: bool, sends: bool) -> Self {
+        Self::with(descriptor.into(), receives, sends)
     }
 
     pub(super) fn with(fd: OwnedFd, receives: bool, sends: bool) -> Self {
@@ -172,6 +166,11 @@ impl ByteConnection {
     /// them. Without a call any length is taken.
     pub fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The longest message that is received, in bytes; `u64::MAX` if any length is taken.
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Whether this end can receive.

@@ -33,12 +33,18 @@ pub struct Client {
     address: Address,
     key: Option<Vec<u8>>,
     timeout: Option<Duration>,
+    limit: u64,
 }
 
 impl Client {
     /// Describes a connection with the listener at this address.
     pub fn new(address: Address) -> Self {
-        Self { address, key: None, timeout: None }
+        Self { address, key: None, timeout: None, limit: u64::MAX }
+    }
+
+    /// Where it connects to.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Sets the key that both must have. Without one nothing is proved or checked.
@@ -51,6 +57,13 @@ impl Client {
     /// listener does not accept.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets the connection refuse messages of more than `bytes` bytes; see
+    /// [`ByteConnection::set_limit`].
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
         self
     }
 
@@ -123,7 +136,11 @@ impl Connecting {
     pub fn finish(&mut self) -> Result<ByteConnection, EndpointError> {
         let socket = self.socket.take().expect("the connection has been handed out");
         match self.advance(&socket) {
-            Ok(()) => Ok(ByteConnection::with(socket, true, true)),
+            Ok(()) => {
+                let connection = ByteConnection::with(socket, true, true);
+                connection.set_limit(self.client.limit);
+                Ok(connection)
+            }
             Err(error) => {
                 self.socket = Some(socket);
                 Err(error)

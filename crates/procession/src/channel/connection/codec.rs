@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::channel::connection::descriptor::text_of_postcard;
 use crate::pickle;
 
 /// How a [`Connection`](super::Connection) writes its values, and reads those of the other end.
@@ -71,15 +72,33 @@ pub enum Postcard {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pickle {}
 
-impl Codec for Postcard {
-    type Error = postcard::Error;
+/// Why [`Postcard`] could not write or read a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostcardError(String);
 
-    fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_allocvec(value)
+impl fmt::Display for PostcardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PostcardError {}
+
+impl From<postcard::Error> for PostcardError {
+    fn from(error: postcard::Error) -> Self {
+        Self(text_of_postcard(&error))
+    }
+}
+
+impl Codec for Postcard {
+    type Error = PostcardError;
+
+    fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, PostcardError> {
+        Ok(postcard::to_allocvec(value)?)
     }
 
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
-        postcard::from_bytes(bytes)
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PostcardError> {
+        Ok(postcard::from_bytes(bytes)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::channel::connection::Address;
-use crate::error::WaitError;
+use crate::channel::connection::turn::TurnError;
 
 /// Why a message was not sent.
 #[derive(Debug)]
@@ -17,6 +17,9 @@ pub enum SendError {
     Torn,
     /// A signal handler ran in this thread; call again to go on.
     Interrupted,
+    /// This thread is in the middle of another message on this connection: a signal handler, say,
+    /// that ran meanwhile. Nothing was sent.
+    Reentrant,
     /// The value could not be serialized; the serializer's own words.
     Serialize(String),
     /// The system took no more bytes: `EPIPE` or `ECONNRESET` when the peer has closed or died.
@@ -53,6 +56,8 @@ pub enum RecvError {
     SendOnly,
     /// A signal handler ran in this thread; call again to go on.
     Interrupted,
+    /// This thread is in the middle of receiving another message from this connection.
+    Reentrant,
     /// The message was received, but is no value of this type; the deserializer's own words.
     Deserialize(String),
     /// Where a descriptor was due, something else came.
@@ -127,6 +132,8 @@ pub enum EndpointError {
     TimedOut,
     /// A signal handler ran in this thread; call again to go on.
     Interrupted,
+    /// This thread is in the middle of accepting another client.
+    Reentrant,
     /// There is a connection, but no trust.
     Handshake(HandshakeError),
     /// Any other failure of the system.
@@ -161,6 +168,10 @@ impl fmt::Display for SendError {
                  for sending any more",
             ),
             Self::Interrupted => f.write_str("interrupted by a signal"),
+            Self::Reentrant => f.write_str(
+                "this thread is in the middle of sending another message on this connection, which \
+                 a signal handler has interrupted; it cannot send on it before that is done",
+            ),
             Self::Serialize(why) => write!(f, "the value cannot be serialized: {why}"),
             Self::Os { .. } => f.write_str("cannot send to the other end"),
         }
@@ -187,6 +198,10 @@ impl fmt::Display for RecvError {
             }
             Self::SendOnly => f.write_str("connection is write-only"),
             Self::Interrupted => f.write_str("interrupted by a signal"),
+            Self::Reentrant => f.write_str(
+                "this thread is in the middle of receiving another message from this connection, \
+                 which a signal handler has interrupted; it cannot receive before that is done",
+            ),
             Self::Deserialize(why) => write!(f, "the message cannot be deserialized: {why}"),
             Self::NoDescriptor => {
                 f.write_str("the other end sent something else than a descriptor")
@@ -231,6 +246,10 @@ impl fmt::Display for EndpointError {
             Self::Unresolved { host, .. } => write!(f, "the host {host:?} is not known"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Interrupted => f.write_str("interrupted by a signal"),
+            Self::Reentrant => f.write_str(
+                "this thread is accepting from this listener already, and a signal handler has \
+                 interrupted that",
+            ),
             Self::Handshake(error) => error.fmt(f),
             Self::Os { call, address, .. } => write!(f, "{call} failed for {address}"),
         }
@@ -287,15 +306,29 @@ impl From<HandshakeError> for EndpointError {
     }
 }
 
-// Turns have no deadline, so a signal is all that cuts the wait for one short.
-impl From<WaitError> for SendError {
-    fn from(_: WaitError) -> Self {
-        Self::Interrupted
+impl From<TurnError> for SendError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Interrupted => Self::Interrupted,
+            TurnError::Mine => Self::Reentrant,
+        }
     }
 }
 
-impl From<WaitError> for RecvError {
-    fn from(_: WaitError) -> Self {
-        Self::Interrupted
+impl From<TurnError> for RecvError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Interrupted => Self::Interrupted,
+            TurnError::Mine => Self::Reentrant,
+        }
+    }
+}
+
+impl From<TurnError> for EndpointError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Interrupted => Self::Interrupted,
+            TurnError::Mine => Self::Reentrant,
+        }
     }
 }

@@ -64,6 +64,11 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
+/// Bytes of the header that a message begins with, which must be there.
+pub(super) fn length_of_header(bytes: &[u8]) -> usize {
+    if bytes.starts_with(&ESCAPE.to_be_bytes()) { LONG } else { SHORT }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -10,15 +10,17 @@
 //! | CPython from 3.12 on, and we | `{sha256}` and 40       | `{sha256}` and the HMAC, which is of the prefix too |
 //!
 //! A peer of the old kind answers the new challenge with HMAC-MD5 of the whole of it, and is
-//! accepted. So both sides understand either. Answers are compared in constant time.
+//! accepted. So both sides understand either. A peer may name `md5`, `sha384`, `sha3_256` or
+//! `sha3_384` in the place of `sha256`, as CPython's do when they are told to. Answers are compared in constant time.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use hmac::digest::KeyInit;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, Mac, SimpleHmac};
 use md5::Md5;
 use sha2::{Sha256, Sha384};
+use sha3::{Sha3_256, Sha3_384};
 
 use crate::channel::connection::error::HandshakeError;
 use crate::channel::connection::frame::{self, Header, Parsed};
@@ -45,38 +47,47 @@ enum Digest {
     Md5,
     Sha256,
     Sha384,
+    Sha3_256,
+    Sha3_384,
 }
 
 impl Digest {
-    const ALL: [(Self, &'static [u8]); 3] =
-        [(Self::Md5, b"{md5}"), (Self::Sha256, b"{sha256}"), (Self::Sha384, b"{sha384}")];
+    const ALL: [(Self, &'static [u8]); 5] = [
+        (Self::Md5, b"{md5}"),
+        (Self::Sha256, b"{sha256}"),
+        (Self::Sha384, b"{sha384}"),
+        (Self::Sha3_256, b"{sha3_256}"),
+        (Self::Sha3_384, b"{sha3_384}"),
+    ];
 
     fn mac(self, key: &[u8], message: &[u8]) -> Vec<u8> {
         match self {
-            Self::Md5 => {
-                keyed::<Hmac<Md5>>(key).chain_update(message).finalize().into_bytes().to_vec()
-            }
-            Self::Sha256 => {
-                keyed::<Hmac<Sha256>>(key).chain_update(message).finalize().into_bytes().to_vec()
-            }
-            Self::Sha384 => {
-                keyed::<Hmac<Sha384>>(key).chain_update(message).finalize().into_bytes().to_vec()
-            }
+            Self::Md5 => mac::<Hmac<Md5>>(key, message),
+            Self::Sha256 => mac::<Hmac<Sha256>>(key, message),
+            Self::Sha384 => mac::<Hmac<Sha384>>(key, message),
+            Self::Sha3_256 => mac::<SimpleHmac<Sha3_256>>(key, message),
+            Self::Sha3_384 => mac::<SimpleHmac<Sha3_384>>(key, message),
         }
     }
 
     /// Compares in constant time.
-    fn verify(self, key: &[u8], message: &[u8], mac: &[u8]) -> bool {
+    fn verify(self, key: &[u8], message: &[u8], answer: &[u8]) -> bool {
         match self {
-            Self::Md5 => keyed::<Hmac<Md5>>(key).chain_update(message).verify_slice(mac).is_ok(),
-            Self::Sha256 => {
-                keyed::<Hmac<Sha256>>(key).chain_update(message).verify_slice(mac).is_ok()
-            }
-            Self::Sha384 => {
-                keyed::<Hmac<Sha384>>(key).chain_update(message).verify_slice(mac).is_ok()
-            }
+            Self::Md5 => verifies::<Hmac<Md5>>(key, message, answer),
+            Self::Sha256 => verifies::<Hmac<Sha256>>(key, message, answer),
+            Self::Sha384 => verifies::<Hmac<Sha384>>(key, message, answer),
+            Self::Sha3_256 => verifies::<SimpleHmac<Sha3_256>>(key, message, answer),
+            Self::Sha3_384 => verifies::<SimpleHmac<Sha3_384>>(key, message, answer),
         }
     }
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
+    keyed::<M>(key).chain_update(message).finalize().into_bytes().to_vec()
+}
+
+fn verifies<M: Mac + KeyInit>(key: &[u8], message: &[u8], answer: &[u8]) -> bool {
+    keyed::<M>(key).chain_update(message).verify_slice(answer).is_ok()
 }
 
 fn keyed<M: KeyInit>(key: &[u8]) -> M {
@@ -153,8 +164,7 @@ pub(super) struct Handshake {
     due: Due,
     /// The challenge that was sent.
     challenge: Vec<u8>,
-    /// The part of the next message that has come, with its header.
-    received: Vec<u8>,
+    inbox: Inbox,
     /// How many messages have come.
     steps: usize,
 }
@@ -171,7 +181,7 @@ impl Handshake {
             key: key.to_owned(),
             due: Due::Challenge,
             challenge: Vec::new(),
-            received: Vec::new(),
+            inbox: Inbox::default(),
             steps: 0,
         };
         if side == Side::Listener {
@@ -182,7 +192,7 @@ impl Handshake {
 
     /// Goes as far as what has come allows; true when the handshake is done.
     pub(super) fn advance(&mut self, socket: BorrowedFd<'_>) -> Result<bool, HandshakeError> {
-        while let Some(message) = self.receive(socket)? {
+        while let Some(message) = self.inbox.receive(socket)? {
             self.steps += 1;
             if self.step(socket, &message)? {
                 return Ok(true);
@@ -236,23 +246,32 @@ impl Handshake {
         self.due = Due::Answer;
         send(socket, &[CHALLENGE, &self.challenge].concat())
     }
+}
 
+/// The part of the next message that has come, with its header.
+#[derive(Debug, Default)]
+pub(super) struct Inbox(Vec<u8>);
+
+impl Inbox {
     /// The next message if all of it has come. Takes no byte of what follows it.
-    fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, HandshakeError> {
+    pub(super) fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+    ) -> Result<Option<Vec<u8>>, HandshakeError> {
         loop {
-            let needed = match frame::parse(&self.received) {
+            let needed = match frame::parse(&self.0) {
                 Parsed::Needs(needed) => needed,
                 Parsed::Length(length) if length <= LONGEST => {
-                    let all = self.header_len() + length as usize;
-                    if self.received.len() == all {
-                        let message = self.received.split_off(self.header_len());
-                        self.received.clear();
+                    let all = frame::length_of_header(&self.0) + length as usize;
+                    if self.0.len() == all {
+                        let message = self.0.split_off(frame::length_of_header(&self.0));
+                        self.0.clear();
                         return Ok(Some(message));
                     }
                     all
                 }
                 Parsed::Length(_) | Parsed::Nonsense => {
-                    return Err(HandshakeError::Protocol { message: self.received.clone() });
+                    return Err(HandshakeError::Protocol { message: self.0.clone() });
                 }
             };
             if !self.receive_up_to(socket, needed)? {
@@ -261,19 +280,15 @@ impl Handshake {
         }
     }
 
-    fn header_len(&self) -> usize {
-        if self.received.starts_with(&[0xff; frame::SHORT]) { frame::LONG } else { frame::SHORT }
-    }
-
     fn receive_up_to(
         &mut self,
         socket: BorrowedFd<'_>,
         needed: usize,
     ) -> Result<bool, HandshakeError> {
-        let start = self.received.len();
-        self.received.resize(needed, 0);
-        let result = stream::receive_now(socket, &mut self.received[start..]);
-        self.received.truncate(start + *result.as_ref().unwrap_or(&0));
+        let start = self.0.len();
+        self.0.resize(needed, 0);
+        let result = stream::receive_now(socket, &mut self.0[start..]);
+        self.0.truncate(start + *result.as_ref().unwrap_or(&0));
         match result {
             Ok(0) => Err(HandshakeError::Gone),
             Ok(_) => Ok(true),
@@ -311,6 +326,12 @@ mod tests {
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
         assert_eq!(Digest::Sha384.mac(key, data).len(), 48);
+        // No RFC has this one; it is what OpenSSL makes of the same.
+        assert_eq!(
+            hex(Digest::Sha3_256.mac(key, data)),
+            "c7d4072e788877ae3596bbb0da73b887c9171f93095b294ae857fbe2645e1ba5"
+        );
+        assert_eq!(Digest::Sha3_384.mac(key, data).len(), 48);
     }
 
     #[test]

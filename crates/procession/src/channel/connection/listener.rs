@@ -1,7 +1,7 @@
 //! The end that is connected with.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::sys::stream::{self, Place};
 use crate::sys::{fd, process};
 
 /// How long a client may be silent in a handshake, if nobody says otherwise.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Clients in a handshake at a time. One more takes the place of the one that came first.
 const MOST_CLIENTS: usize = 128;
@@ -28,9 +28,17 @@ pub struct ListenerBuilder {
     key: Option<Vec<u8>>,
     patience: Duration,
     keep_file: bool,
+    limit: u64,
 }
 
 impl ListenerBuilder {
+    /// Lets the connections refuse messages of more than `bytes` bytes; see
+    /// [`ByteConnection::set_limit`].
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
     /// Sets how many clients may wait to be accepted; 1 if it is not called.
     pub fn backlog(mut self, clients: i32) -> Self {
         self.backlog = clients;
@@ -81,6 +89,7 @@ impl ListenerBuilder {
             address: place.into(),
             key: self.key,
             patience: self.patience,
+            limit: self.limit,
             accepting: Turn::new(),
             pending: Mutex::new((0, Vec::new())),
             _file: file,
@@ -117,6 +126,8 @@ pub struct Listener {
     address: Address,
     key: Option<Vec<u8>>,
     patience: Duration,
+    /// The longest message that its connections receive, in bytes.
+    limit: u64,
     accepting: Turn,
     /// Clients in a handshake, and with which process. Empty while a thread accepts.
     pending: Mutex<(u32, Vec<Pending>)>,
@@ -139,7 +150,14 @@ type Accepted = (ByteConnection, Address);
 impl Listener {
     /// Begins to describe a listener at this address.
     pub fn builder(address: Address) -> ListenerBuilder {
-        ListenerBuilder { address, backlog: 1, key: None, patience: PATIENCE, keep_file: false }
+        ListenerBuilder {
+            address,
+            backlog: 1,
+            key: None,
+            patience: PATIENCE,
+            keep_file: false,
+            limit: u64::MAX,
+        }
     }
 
     /// Makes a listener without a key.
@@ -179,11 +197,33 @@ impl Listener {
     /// [`EndpointError::Interrupted`] when a signal handler ran in this thread,
     /// [`EndpointError::TimedOut`]; else as [`accept`](Self::accept).
     pub fn accept_until(&self, deadline: Option<Instant>) -> Result<Accepted, EndpointError> {
-        let _turn = self.accepting.take().map_err(|_| EndpointError::Interrupted)?;
+        let _turn = self.accepting.take()?;
         let mut pending = self.take_pending();
         let result = self.accept_with(&mut pending, deadline);
         self.put_pending(pending);
+        if let Ok((connection, _)) = &result {
+            connection.set_limit(self.limit);
+        }
         result
+    }
+
+    /// Adds the descriptors that become readable when there is something to do for
+    /// [`accept_until`](Self::accept_until), by their numbers; returns when a client will have been
+    /// silent for too long.
+    pub(super) fn watch(&self, descriptors: &mut Vec<RawFd>) -> Option<Instant> {
+        descriptors.push(self.socket.as_raw_fd());
+        let pending = self.pending.try_lock().ok()?;
+        descriptors.extend(pending.1.iter().map(|client| client.socket.as_raw_fd()));
+        pending.1.iter().filter_map(|client| client.deadline).min()
+    }
+
+    /// Has an epoll instance look at the same descriptors as [`watch`](Self::watch); those that are
+    /// closed leave it by themselves.
+    #[cfg(feature = "tokio")]
+    pub(super) fn watch_with(&self, epoll: BorrowedFd<'_>) -> io::Result<()> {
+        fd::epoll_add(epoll, self.socket.as_fd())?;
+        let Ok(pending) = self.pending.try_lock() else { return Ok(()) };
+        pending.1.iter().try_for_each(|client| fd::epoll_add(epoll, client.socket.as_fd()))
     }
 
     /// The clients in a handshake with this process. Those of a process that this one was forked

@@ -12,6 +12,9 @@
 //! | `address`   | addresses                                                            |
 //! | `wait`      | waiting for several at a time                                        |
 //! | `carry`     | shared objects inside messages                                       |
+//! | `asynchronous` | connections and listeners for async code, with the feature `tokio` |
+//! | `sharer`    | descriptors for whoever asks for them later                          |
+//! | `descriptor`| descriptors and connections inside messages                          |
 //!
 //! A message is a header with its length and that many bytes. What does not fit that is an error:
 //! a stream that ends within a message says so, and is not taken for one that has ended.
@@ -23,25 +26,38 @@
 //! Whoever sends to it gets an error of the system, `EPIPE` or `ECONNRESET`.
 
 mod address;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod bytes;
 mod carry;
 mod client;
 mod codec;
+mod descriptor;
 mod error;
 mod frame;
 mod handshake;
 mod listener;
+mod sharer;
 mod turn;
 mod typed;
 mod wait;
 
 pub use address::Address;
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncConnection, AsyncListener};
 pub use bytes::{ByteConnection, Incoming, Outgoing, byte_pipe, byte_pipe_one_way};
 pub use carry::Mailbox;
 pub use client::{Client, Connecting};
-pub use codec::{Codec, Pickle, Postcard};
+pub use codec::{Codec, Pickle, Postcard, PostcardError};
+pub(crate) use descriptor::text_of_postcard;
+pub use descriptor::{Fd, adopt_number};
 pub use error::{EndpointError, HandshakeError, RecvError, SendError};
 pub use handshake::{CHALLENGE, FAILURE, WELCOME, answer, challenge, verify};
 pub use listener::{Listener, ListenerBuilder};
+pub use sharer::{
+    PausedSharing, ReadRequest, Redeem, RedeemError, forget_shared, pause_sharing, share,
+    stop_sharing,
+};
+pub(crate) use sharer::{mark, withdraw};
 pub use typed::{Connection, Nothing, Receiver, Sender, pipe, pipe_one_way};
 pub use wait::{Signal, Waitable, wait, wait_raw};

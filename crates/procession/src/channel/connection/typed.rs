@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use crate::channel::connection::bytes::{ByteConnection, byte_pipe, byte_pipe_one_way};
 use crate::channel::connection::codec::{Codec, Pickle, Postcard};
 use crate::channel::connection::error::{RecvError, SendError};
+use crate::channel::connection::sharer;
+use crate::shm::pack;
+use crate::sys::stream;
 
 /// What can be said about an end that does not send, or does not receive.
 ///
@@ -147,15 +150,40 @@ impl<S, R, C> Connection<S, R, C> {
 impl<S: Serialize, R, C: Codec> Connection<S, R, C> {
     /// Sends a value; blocks while the system takes no more bytes.
     ///
-    /// A shared object, such as a queue, is refused: nothing would keep it alive on its way.
+    /// A shared object, such as a queue, is refused: nothing would keep it alive on its way. A
+    /// descriptor or another connection can be sent to processes of this machine; see
+    /// [`Fd`](super::Fd).
     ///
     /// # Errors
     ///
     /// [`SendError::Serialize`], with nothing sent; else as [`ByteConnection::send`].
     pub fn send(&self, value: &S) -> Result<(), SendError> {
-        let bytes = C::encode(value).map_err(|error| SendError::Serialize(error.to_string()))?;
-        self.bytes.send(&bytes)
+        let mark = sharer::mark();
+        let sent = encode::<S, C>(self.bytes.as_fd(), value, mark)
+            .and_then(|bytes| self.bytes.send(&bytes));
+        if sent.is_err() {
+            sharer::withdraw(mark);
+        }
+        sent
     }
+}
+
+/// The message for a value that goes to the other end of `to`; `mark` was taken before.
+pub(super) fn encode<S: Serialize, C: Codec>(
+    to: BorrowedFd<'_>,
+    value: &S,
+    mark: u64,
+) -> Result<Vec<u8>, SendError> {
+    let refused = |why: &str| Err(SendError::Serialize(why.to_owned()));
+    let (bytes, pins) = pack(|| C::encode(value));
+    let bytes = bytes.map_err(|error| SendError::Serialize(error.to_string()))?;
+    if !pins.is_empty() {
+        return refused("a shared object cannot be sent through a connection, only in a queue");
+    }
+    if sharer::mark() != mark && !stream::is_local(to)? {
+        return refused("a descriptor cannot be sent to another machine");
+    }
+    Ok(bytes)
 }
 
 impl<S, R: DeserializeOwned, C: Codec> Connection<S, R, C> {
