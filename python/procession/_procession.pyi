@@ -1062,7 +1062,10 @@ class Connection:
 
     Objects are pickled and travel as CPython sends them, so the other end may be a program that
     uses the standard library. Over a pipe between processes of a tree an object may contain queues
-    and other shared objects. Threads may use an end at the same time; their messages never mix.
+    and other shared objects, and what is long travels in shared memory: the stream then carries
+    where it is, and arrays of NumPy, and whatever else pickles its buffers apart, arrive as views
+    of that memory. A sender blocks as ever, in the stream, once 64 MiB wait to be received. Threads
+    may use an end at the same time; their messages never mix.
 
     An exception that a signal handler raises within a message loses that message when it was being
     received, and makes the connection useless for sending when it was being sent.
@@ -1126,7 +1129,10 @@ class Connection:
         """Return the number of the mailbox while it is being told to a process of the tree."""
 
     def fileno(self) -> int:
-        """Return the number of the descriptor.
+        """Return the number of the descriptor, for waiting or for reading and writing by hand.
+
+        From the first call on, at either end, all that is sent goes through the stream, where
+        anybody can read it; only messages that name shared objects still do not.
 
         Raises:
             OSError: The connection is closed.

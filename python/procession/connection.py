@@ -316,7 +316,9 @@ def XmlClient(*args: Any, **kwds: Any) -> ConnectionWrapper:
 
 def reduce_connection(conn: Connection) -> Any:
     """Return how to make the connection in another process."""
-    descriptor = reduction.DupFd(conn.fileno())
+    # `fileno()` is for those who read the descriptor by themselves, and makes the pipe slower.
+    handle = conn._handle
+    descriptor = reduction.DupFd(conn.fileno() if handle is None else handle)
     arguments = (descriptor, conn.readable, conn.writable)
     mailbox = conn._note_mailbox()
     return rebuild_connection, arguments if mailbox is None else (*arguments, mailbox)

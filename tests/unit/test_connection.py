@@ -82,13 +82,19 @@ def test_queue_is_refused_where_the_reader_may_be_anybody():
         assert server.recv() == "next"
 
 
-def test_message_with_a_queue_is_refused_where_it_was_not_sent():
+def test_queue_does_not_outlive_its_message_as_mere_bytes():
     here, there = connection.Pipe()
-    here.send(procession.Queue())
-    stolen = there.recv_bytes()
+    kept = procession.Queue()
+    for queue in (kept, procession.Queue()):
+        here.send(queue)
+    del queue
+    held, stolen = there.recv_bytes(), there.recv_bytes()
     other, its_peer = connection.Pipe()
+    other.send_bytes(held)
+    kept.put("the same")
+    assert its_peer.recv().get(timeout=DEADLOCK) == "the same"
     other.send_bytes(stolen)
-    with pytest.raises(RuntimeError, match="process tree"):
+    with pytest.raises(RuntimeError, match="no longer exists"):
         its_peer.recv()
 
 
@@ -420,6 +426,7 @@ def test_limit_of_a_connection_can_be_changed():
 
 def test_signal_handler_cannot_send_within_a_message():
     here, there = connection.Pipe()
+    here.fileno()  # so that the message goes through the descriptor, whatever its length
     outcomes = []
 
     def send_meanwhile(_signal, _frame):
@@ -439,6 +446,7 @@ def test_signal_handler_cannot_send_within_a_message():
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         here.send_bytes(b"x" * 10_000_000)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     reader.join()
     assert len(received[0]) == 10_000_000, "the message is not whole"

@@ -10,6 +10,7 @@
 
 mod codec;
 mod connection;
+mod draft;
 mod error;
 mod failure;
 mod fork_server;
@@ -18,10 +19,12 @@ mod generic;
 mod iterate;
 mod jobs;
 mod memory;
+mod pickler;
 mod pickling;
 mod pool;
 mod process;
 mod queue;
+mod received;
 mod result;
 mod sync;
 mod tree;

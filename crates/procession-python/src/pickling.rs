@@ -4,37 +4,23 @@
 //! `ForkingPickler`, with every reducer that was registered there. What that refuses goes by value
 //! where it can: `_by_value.py` sees to that.
 
-use std::cell::Cell;
-
 use memchr::memmem;
-use procession::shm::{self, Pins};
+use procession::shm::{self, Block, Pins};
 use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyModule};
+use pyo3::types::{IntoPyDict, PyBytes, PyList, PyModule};
 
 use crate::codec;
+use crate::draft::{Draft, Mark, draft_onto, with_scratch};
+use crate::error::EngineResult;
+use crate::pickler;
+use crate::received::ReceivedBuffer;
 
-/// A scratch buffer larger than this is not kept for the next message, in bytes.
-const KEEP: usize = 4 << 20;
-
-thread_local! {
-    /// Memory for the message being made, kept from the last one.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Lends `f` an empty buffer. A call from within `f`, as pickling may make, gets another one.
-#[inline]
-pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    let mut buffer = SCRATCH.take();
-    buffer.clear();
-    let result = f(&mut buffer);
-    if buffer.capacity() <= KEEP {
-        SCRATCH.set(buffer);
-    }
-    result
-}
+/// Ends a message that comes with buffers, behind how many there are and their numbers. No pickle
+/// ends like that, and none is looked at for it that may come from elsewhere.
+const WITH_BUFFERS: &[u8] = b"\xffbuffers";
 
 /// Appends `value`, pickled, to `out`. The pins keep the shared objects that it names alive
 /// until the bytes have been sent; `None` where it can name none.
@@ -43,15 +29,31 @@ pub(crate) fn dump(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Opti
     if codec::encode(value, out) {
         return Ok(None);
     }
-    let (pickled, pins) = shm::pack(|| forking_pickler(value, out));
+    let (pickled, pins) = shm::pack(|| draft_onto(out, |draft| pickle(value, draft, false)));
+    pickled.map(|_form| Some(pins))
+}
+
+/// Does what [`dump`] does for a message that is drafted. If it `may_part`, long buffers, such as
+/// those of NumPy arrays, are put into shared memory by themselves, which the pins keep as well;
+/// then only [`load_within_tree`] can read it.
+#[inline]
+pub(crate) fn dump_draft<'py>(
+    value: &Bound<'py, PyAny>,
+    draft: &mut Draft<'py>,
+    may_part: bool,
+) -> PyResult<Option<Pins>> {
+    if codec::encode_draft(value, draft) {
+        return Ok(None);
+    }
+    let (pickled, pins) = shm::pack(|| pickle(value, draft, may_part));
     pickled.map(|_form| Some(pins))
 }
 
 /// Does what [`dump`] does, for a reader that may be of another tree: shared objects are refused,
 /// since nothing would keep them alive on their way.
-pub(crate) fn dump_outside(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
-    if !codec::encode(value, out) {
-        forking_pickler(value, out)?;
+pub(crate) fn dump_outside<'py>(value: &Bound<'py, PyAny>, draft: &mut Draft<'py>) -> PyResult<()> {
+    if !codec::encode_draft(value, draft) {
+        pickle(value, draft, false)?;
     }
     Ok(())
 }
@@ -70,12 +72,16 @@ pub(crate) fn dump_function(
     function: &Bound<'_, PyAny>,
     out: &mut Vec<u8>,
 ) -> PyResult<(Form, Pins)> {
-    let (pickled, pins) = shm::pack(|| forking_pickler(function, out));
+    let (pickled, pins) = shm::pack(|| draft_onto(out, |draft| pickle(function, draft, false)));
     pickled.map(|form| (form, pins))
 }
 
 /// Appends what `ForkingPickler`, or cloudpickle in its place, makes of `value`.
-fn forking_pickler(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Form> {
+fn pickle<'py>(
+    value: &Bound<'py, PyAny>,
+    draft: &mut Draft<'py>,
+    may_part: bool,
+) -> PyResult<Form> {
     static REDUCTION: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let py = value.py();
     let reduction = REDUCTION.get_or_try_init(py, || {
@@ -84,21 +90,69 @@ fn forking_pickler(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Form
         let reduction = stdlib.call_method1("load", ("reduction",))?;
         reduction.cast_into::<PyModule>().map(Bound::unbind).map_err(PyErr::from)
     })?;
-    // Looked up each time, because programs put their own pickler there.
-    let pickler = reduction.bind(py).getattr(intern!(py, "ForkingPickler"))?;
-    match pickler.call_method1(intern!(py, "dumps"), (value,)) {
-        Ok(pickled) => {
-            let start = out.len();
-            append_buffer(&pickled, out)?;
-            // The name of a module that only this process has.
-            if memmem::find(&out[start..], b"__main__").is_none() || main_comes_along(py)? {
+    let mark = draft.mark();
+    let refusal = match by_name(reduction.bind(py), value, draft, may_part) {
+        Ok(apart) => {
+            if !names_what_stays_here(py, draft, mark)? {
+                note_buffers(draft, &apart);
                 return Ok(Form::ByName);
             }
-            out.truncate(start);
-            by_value(value, None, out)
+            None
         }
-        Err(error) => by_value(value, Some(error), out),
+        Err(error) => Some(error),
+    };
+    draft.truncate(mark);
+    by_value(value, refusal, &mut draft.bytes)
+}
+
+/// Appends a pickle by `ForkingPickler`; returns the numbers of the buffers apart from it.
+fn by_name<'py>(
+    reduction: &Bound<'py, PyModule>,
+    value: &Bound<'py, PyAny>,
+    draft: &mut Draft<'py>,
+    may_part: bool,
+) -> PyResult<Vec<u64>> {
+    let py = value.py();
+    // Looked up each time, because programs put their own pickler there.
+    let class = reduction.getattr(intern!(py, "ForkingPickler"))?;
+    if let Some(apart) = pickler::dump(reduction, &class, value, draft, may_part)? {
+        return Ok(apart);
     }
+    let pickled = class.call_method1(intern!(py, "dumps"), (value,))?;
+    append_buffer(&pickled, &mut draft.bytes)?;
+    Ok(Vec::new())
+}
+
+/// Says whether what was drafted since `mark` names the main module, which only this process has.
+fn names_what_stays_here(py: Python<'_>, draft: &Draft<'_>, mark: Mark) -> PyResult<bool> {
+    let names_main = |bytes: &[u8]| memmem::find(bytes, b"__main__").is_some();
+    let parts = draft.parts(mark..draft.mark());
+    if let [short] = parts[..] {
+        return Ok(names_main(short) && !main_comes_along(py)?);
+    }
+    // Looking through much costs more than asking.
+    Ok(!main_comes_along(py)? && parts.into_iter().any(names_main))
+}
+
+/// Appends where the buffers of a pickle are.
+fn note_buffers(draft: &mut Draft<'_>, apart: &[u64]) {
+    if apart.is_empty() {
+        return;
+    }
+    for number in apart {
+        draft.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    draft.bytes.extend_from_slice(&(apart.len() as u64).to_le_bytes());
+    draft.bytes.extend_from_slice(WITH_BUFFERS);
+}
+
+/// Takes a message that comes with buffers apart: the pickle, and the numbers.
+fn split_buffers(message: &[u8]) -> Option<(&[u8], impl Iterator<Item = u64>)> {
+    let (rest, count) = message.strip_suffix(WITH_BUFFERS)?.split_last_chunk::<8>()?;
+    let len = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(8)?;
+    let (pickle, numbers) = rest.split_at_checked(rest.len().checked_sub(len)?)?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    Some((pickle, numbers.iter().map(|number| u64::from_le_bytes(*number))))
 }
 
 /// Says whether every child has the main module.
@@ -118,10 +172,7 @@ fn by_value(value: &Bound<'_, PyAny>, refusal: Option<PyErr>, out: &mut Vec<u8>)
 }
 
 fn append_buffer(source: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
-    let buffer = PyBuffer::<u8>::get(source)?;
-    let start = out.len();
-    out.resize(start + buffer.len_bytes(), 0);
-    buffer.copy_to_slice(source.py(), &mut out[start..])
+    pickler::append(&PyBuffer::<u8>::get(source)?, out, source.py())
 }
 
 /// The object that `pickle` describes.
@@ -133,22 +184,68 @@ pub(crate) fn load<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, P
     }
 }
 
+/// Does what [`load`] does, for a message that is known to come from a process of this tree. It
+/// keeps what it names until this returns.
+#[inline]
+pub(crate) fn load_within_tree<'py>(
+    py: Python<'py>,
+    message: &[u8],
+) -> EngineResult<Bound<'py, PyAny>> {
+    if let Some(value) = codec::decode(py, message) {
+        return Ok(value);
+    }
+    match split_buffers(message) {
+        None => Ok(unpickle(py, message)?),
+        Some((pickle, numbers)) => unpickle_with(py, pickle, numbers),
+    }
+}
+
+/// A message of this tree as bytes: a pickle with buffers apart becomes one with all in it.
+pub(crate) fn in_one_piece<'py>(
+    py: Python<'py>,
+    message: &[u8],
+) -> EngineResult<Bound<'py, PyBytes>> {
+    let Some((pickle, numbers)) = split_buffers(message) else {
+        return Ok(PyBytes::new(py, message));
+    };
+    let value = unpickle_with(py, pickle, numbers)?;
+    Ok(dumps(&value)?)
+}
+
+/// The object that a pickle describes; its arrays are views of the buffers, and may be written.
+#[cold]
+fn unpickle_with<'py>(
+    py: Python<'py>,
+    pickle: &[u8],
+    numbers: impl Iterator<Item = u64>,
+) -> EngineResult<Bound<'py, PyAny>> {
+    let buffers = PyList::empty(py);
+    for number in numbers {
+        buffers.append(ReceivedBuffer(Block::open(number)?).into_pyobject(py)?)?;
+    }
+    let keywords = [("buffers", buffers)].into_py_dict(py)?;
+    Ok(unpickler(py)?.call((PyBytes::new(py, pickle),), Some(&keywords))?)
+}
+
+fn unpickler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    LOADS.import(py, "_pickle", "loads")
+}
+
 fn unpickle<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     unpickle_bytes(PyBytes::new(py, pickle))
 }
 
 /// The object that a pickle, which Python has already, describes.
 pub(crate) fn unpickle_bytes(pickle: Bound<'_, PyBytes>) -> PyResult<Bound<'_, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let loads = LOADS.import(pickle.py(), "_pickle", "loads")?;
-    loads.call1((pickle,))
+    unpickler(pickle.py())?.call1((pickle,))
 }
 
 /// Pickle an object as a queue or a pool does.
 #[pyfunction]
 pub(crate) fn dumps<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     with_scratch(|bytes| {
-        dump_outside(obj, bytes)?;
+        draft_onto(bytes, |draft| dump_outside(obj, draft))?;
         Ok(PyBytes::new(obj.py(), bytes))
     })
 }

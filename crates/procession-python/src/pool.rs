@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::draft::with_scratch;
 use crate::error::EngineResult;
 use crate::iterate::{PyIMapIterator, Source, Stream};
 use crate::jobs::{self, Call};
-use crate::pickling::{Form, dump_function, with_scratch};
+use crate::pickling::{Form, dump_function};
 use crate::process::PyChild;
 use crate::result::{Callbacks, PyApplyResult, Shape};
 use crate::wait::blocking;

@@ -16,7 +16,7 @@ use procession::channel::connection::{
     Address, ByteConnection, Client, EndpointError, HandshakeError, Listener, Mailbox, RecvError,
     SendError, byte_pipe, byte_pipe_one_way, pipe, pipe_one_way, wait,
 };
-use procession::shm::{Arena, ArenaError, pack};
+use procession::shm::{Arena, ArenaError, Pins, pack};
 
 const KEY: &str = "a key";
 
@@ -45,7 +45,10 @@ fn main() -> ExitCode {
             addresses_that_cannot_be_used_are_clear_errors,
             socket_file_goes_with_its_listener,
             message_left_in_a_mailbox_is_collected_once,
-            unread_messages_go_with_their_mailbox
+            unread_messages_go_with_their_mailbox,
+            mailbox_with_much_in_it_has_no_room,
+            message_in_many_parts_arrives_as_one,
+            bell_wakes_nobody_too_early_and_loses_no_message
         ],
     )
 }
@@ -469,13 +472,13 @@ fn message_left_in_a_mailbox_is_collected_once() {
     let queue = ByteQueue::new(0).unwrap();
     queue.put(b"inside", None).unwrap();
     let (raw, pins) = pack(|| queue.note().unwrap());
-    let number = mailbox.leave(&raw.to_le_bytes(), &pins).unwrap();
+    let number = mailbox.leave(&[&raw.to_le_bytes()], &pins, 8).unwrap();
     drop((queue, pins));
 
-    assert!(matches!(other.collect(number), Err(ArenaError::Stale { .. })), "not in that one");
-    assert!(mailbox.collect(number ^ 1 << 40).is_err(), "no such number");
-    let message = mailbox.collect(number).unwrap();
-    assert!(matches!(mailbox.collect(number), Err(ArenaError::Stale { .. })), "taken already");
+    assert!(matches!(other.collect(number, 8), Err(ArenaError::Stale { .. })), "not in that one");
+    assert!(mailbox.collect(number ^ 1 << 40, 8).is_err(), "no such number");
+    let message = mailbox.collect(number, 8).unwrap();
+    assert!(matches!(mailbox.collect(number, 8), Err(ArenaError::Stale { .. })), "taken already");
     let queue = ByteQueue::open(u64::from_le_bytes(message[..].try_into().unwrap())).unwrap();
     drop(message);
     assert_eq!(&queue.get(None).unwrap()[..], b"inside");
@@ -488,9 +491,67 @@ fn unread_messages_go_with_their_mailbox() {
     for _ in 0..10 {
         let queue = ByteQueue::new(0).unwrap();
         let (raw, pins) = pack(|| queue.note().unwrap());
-        mailbox.leave(&raw.to_le_bytes(), &pins).unwrap();
+        mailbox.leave(&[&raw.to_le_bytes()], &pins, 8).unwrap();
     }
     assert!(blocks() > before + 10);
     drop(mailbox);
     assert_eq!(blocks(), before);
+}
+
+fn mailbox_with_much_in_it_has_no_room() {
+    let mailbox = Mailbox::new().unwrap();
+    let much = 64 << 20;
+    assert!(mailbox.has_room());
+    let numbers = [1, 1, much].map(|weight| {
+        let number = mailbox.leave(&[b"in ", b"parts"], &Pins::default(), weight).unwrap();
+        (number, weight)
+    });
+    assert!(!mailbox.has_room());
+    for (number, weight) in numbers {
+        assert_eq!(&mailbox.collect(number, weight).unwrap()[..], b"in parts");
+    }
+    assert!(mailbox.has_room());
+    mailbox.tell_stream_is_read();
+    assert!(!mailbox.has_room());
+}
+
+fn message_in_many_parts_arrives_as_one() {
+    let (here, there) = byte_pipe().unwrap();
+    let parts: Vec<Vec<u8>> = (0..50).map(|number| message(number, number % 7 * 20_000)).collect();
+    let whole = parts.concat();
+    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut outgoing = here.start_sending(whole.len()).unwrap();
+            outgoing.send_parts(&slices).unwrap();
+        });
+        assert_eq!(there.recv().unwrap(), whole);
+    });
+}
+
+fn bell_wakes_nobody_too_early_and_loses_no_message() {
+    const MESSAGES: u32 = 2000;
+    let mailbox = Mailbox::new().unwrap();
+    let with_bell = |end: ByteConnection| end.with_mailbox(mailbox.clone());
+    let (here, there) = byte_pipe().unwrap();
+    let (here, there) = (with_bell(here), with_bell(there));
+    let (receiver, sender) = byte_pipe_one_way().unwrap();
+    let (receiver, sender) = (with_bell(receiver), with_bell(sender));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..MESSAGES {
+                assert_eq!(there.recv().unwrap(), number.to_le_bytes());
+                sender.send(&number.to_be_bytes()).unwrap();
+            }
+        });
+        for number in 0..MESSAGES {
+            here.send(&number.to_le_bytes()).unwrap();
+            assert_eq!(receiver.recv().unwrap(), number.to_be_bytes());
+        }
+    });
+    drop((there, sender));
+    assert!(receiver.poll(None).unwrap());
+    for end in [here, receiver] {
+        assert!(matches!(end.recv(), Err(RecvError::EndOfStream)));
+    }
 }

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::codec::{MAX_DEPTH, MAX_OBJECTS, PROTOCOL, op};
+use crate::draft::{Draft, Insert, LONG};
 
 /// Texts up to this many bytes may occur more than once: repeating one costs no more than the
 /// pickler's memo would.
@@ -14,9 +15,29 @@ const SHORT_TEXT: usize = 32;
 /// If it was not, `out` is as it was. Runs no Python code.
 #[inline]
 pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    write(value, out, None)
+}
+
+/// Does what [`encode`] does; long texts and bytes are inserted and not copied.
+#[inline]
+pub(crate) fn encode_draft<'py>(value: &Bound<'py, PyAny>, draft: &mut Draft<'py>) -> bool {
+    let inserts = draft.inserts.len();
+    let plain = write(value, &mut draft.bytes, Some(&mut draft.inserts));
+    if !plain {
+        draft.inserts.truncate(inserts);
+    }
+    plain
+}
+
+#[inline]
+fn write<'py>(
+    value: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    inserts: Option<&mut Vec<Insert<'py>>>,
+) -> bool {
     let start = out.len();
     out.extend_from_slice(&[op::PROTO, PROTOCOL]);
-    let plain = scalar(value, out) || object(value, out);
+    let plain = scalar(value, out) || object(value, out, inserts);
     if plain {
         out.push(op::STOP);
     } else {
@@ -70,13 +91,19 @@ fn long(int: i64, out: &mut Vec<u8>) {
 }
 
 /// Writes a text or a container.
-fn object(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+fn object<'py>(
+    value: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    inserts: Option<&mut Vec<Insert<'py>>>,
+) -> bool {
     let seen = Seen { objects: 0, places: [0; MAX_OBJECTS] };
-    Encoder { out, seen }.object(value, 0)
+    Encoder { out, inserts, seen }.object(value, 0)
 }
 
-struct Encoder<'a> {
+struct Encoder<'a, 'py> {
     out: &'a mut Vec<u8>,
+    /// Where long texts and bytes go, if not into `out`.
+    inserts: Option<&'a mut Vec<Insert<'py>>>,
     seen: Seen,
 }
 
@@ -106,9 +133,9 @@ impl Seen {
     }
 }
 
-impl Encoder<'_> {
+impl<'py> Encoder<'_, 'py> {
     /// Writes a text or a container.
-    fn object(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> bool {
+    fn object(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> bool {
         if let Ok(text) = value.cast_exact::<PyString>() {
             // A lone surrogate has no UTF-8; the pickler knows what to do with it.
             let Ok(utf8) = text.to_str() else { return false };
@@ -133,7 +160,7 @@ impl Encoder<'_> {
         }
     }
 
-    fn text(&mut self, object: &Bound<'_, PyAny>, bytes: &[u8], op: [u8; 3]) -> bool {
+    fn text(&mut self, object: &Bound<'py, PyAny>, bytes: &[u8], op: [u8; 3]) -> bool {
         let counted =
             if bytes.len() <= SHORT_TEXT { self.seen.count(0) } else { self.seen.note(object) };
         if !counted {
@@ -148,16 +175,21 @@ impl Encoder<'_> {
             self.out.push(op[2]);
             self.out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         }
-        self.out.extend_from_slice(bytes);
+        match &mut self.inserts {
+            Some(inserts) if bytes.len() >= LONG => {
+                inserts.push(Insert { at: self.out.len(), object: object.clone() });
+            }
+            _ => self.out.extend_from_slice(bytes),
+        }
         true
     }
 
     #[inline]
-    fn member(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> bool {
+    fn member(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> bool {
         scalar(value, self.out) || self.object(value, depth + 1)
     }
 
-    fn tuple(&mut self, tuple: &Bound<'_, PyTuple>, depth: usize) -> bool {
+    fn tuple(&mut self, tuple: &Bound<'py, PyTuple>, depth: usize) -> bool {
         let close = match tuple.len() {
             0 => {
                 self.out.push(op::EMPTY_TUPLE);
@@ -181,7 +213,7 @@ impl Encoder<'_> {
         true
     }
 
-    fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> bool {
+    fn list(&mut self, list: &Bound<'py, PyList>, depth: usize) -> bool {
         if !self.seen.note(list) {
             return false;
         }
@@ -197,7 +229,7 @@ impl Encoder<'_> {
         true
     }
 
-    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> bool {
+    fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> bool {
         if !self.seen.note(dict) {
             return false;
         }

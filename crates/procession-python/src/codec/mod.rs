@@ -20,7 +20,7 @@ mod decode;
 mod encode;
 
 pub(crate) use decode::decode;
-pub(crate) use encode::encode;
+pub(crate) use encode::{encode, encode_draft};
 
 /// Most texts and containers in one value.
 const MAX_OBJECTS: usize = 64;

@@ -10,11 +10,12 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use procession::channel::Message;
 use procession::channel::connection::{
     ByteConnection, Incoming, Mailbox, Outgoing, RecvError, adopt_number, byte_pipe,
     byte_pipe_one_way,
 };
-use procession::shm::{self, Pins};
+use procession::shm::{self, ArenaError, Pins};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -26,8 +27,11 @@ pub(crate) use self::handshake::{answer, challenge, verify};
 pub(crate) use self::listener::{PyListener, connect};
 pub(crate) use self::ready::wait;
 pub(crate) use self::sharer::{is_packing, redeem, share, stop_sharing};
+use crate::draft::{Draft, with_draft, with_scratch};
 use crate::error::{EngineError, EngineResult, buffer_too_short};
-use crate::pickling::{dump, dump_outside, load, unpickle_bytes, with_scratch};
+use crate::pickling::{
+    dump_draft, dump_outside, in_one_piece, load, load_within_tree, unpickle_bytes,
+};
 use crate::wait::{at_once, blocking, deadline_after};
 
 /// Messages up to this size are received into memory that is used again, in bytes.
@@ -37,9 +41,15 @@ const IN_SCRATCH: u64 = 4 << 20;
 /// before. A peer that only claims to send more must not make this process touch that memory.
 const IN_ADVANCE: u64 = 64 << 20;
 
-/// Begins a message that is not the object itself but where it was left: the mailbox and the
-/// parcel follow. No pickle begins like that.
+/// Messages from this size on are left in the mailbox, if there is one, in bytes.
+const LEAVE: usize = 16 << 10;
+
+/// Begins a message that is not the object itself but where it was left: the mailbox, the parcel
+/// and its weight follow. No pickle begins like that.
 const LEFT: &[u8] = b"\xffprocession\0";
+
+/// Length of such a note, in bytes.
+const NOTE: usize = LEFT.len() + 24;
 
 /// One end of a pipe or of a connection with a listener.
 #[pyclass(name = "Connection", module = "procession.connection", subclass, frozen, dict, weakref)]
@@ -47,7 +57,7 @@ pub(crate) struct PyConnection {
     end: Mutex<End>,
     readable: AtomicBool,
     writable: AtomicBool,
-    /// Keeps messages that name shared objects; only a pipe within the tree has one.
+    /// Keeps messages that are long or name shared objects; only a pipe within the tree has one.
     mailbox: Option<Mailbox>,
 }
 
@@ -61,6 +71,7 @@ enum End {
 
 impl PyConnection {
     fn with(connection: ByteConnection, mailbox: Option<Mailbox>) -> Self {
+        let connection = equip(connection, mailbox.as_ref());
         Self {
             readable: AtomicBool::new(connection.receives()),
             writable: AtomicBool::new(connection.sends()),
@@ -150,18 +161,34 @@ impl PyConnection {
         }
     }
 
-    /// Where a message was left, or the message itself.
-    fn load<'py>(&self, py: Python<'py>, message: &[u8]) -> EngineResult<Bound<'py, PyAny>> {
-        let Some(place) = message.strip_prefix(LEFT) else { return Ok(load(py, message)?) };
-        let word = |at: usize| place.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
-        let (mailbox, parcel) = (word(0), word(8));
-        match (&self.mailbox, parcel) {
-            (Some(mine), Some(parcel)) if mailbox == Some(mine.id()) => {
-                Ok(load(py, &mine.collect(parcel)?)?)
+    /// Receives a message into `buffer` if it is one of at most `most` bytes; else says where it is.
+    fn receive<'a>(
+        &self,
+        py: Python<'_>,
+        end: &'a ByteConnection,
+        buffer: &mut Vec<u8>,
+        most: u64,
+    ) -> EngineResult<Came<'a>> {
+        if let Some(incoming) = self.receive_onto(py, end, buffer, most.max(NOTE as u64))? {
+            return Ok(Came::Underway(incoming));
+        }
+        match buffer.strip_prefix(LEFT) {
+            Some(place) if buffer.len() == NOTE => Ok(Came::Left(self.collect(place)?)),
+            _ => Ok(Came::Whole),
+        }
+    }
+
+    /// The message that was left at this place.
+    fn collect(&self, place: &[u8]) -> EngineResult<Message> {
+        let mut words = place.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let left = (words.next(), words.next(), words.next());
+        match (&self.mailbox, left) {
+            (Some(mine), (Some(mailbox), Some(parcel), Some(weight))) if mailbox == mine.id() => {
+                Ok(mine.collect(parcel, weight)?)
             }
             _ => Err(PyRuntimeError::new_err(
-                "the message names shared objects of the process tree it comes from, which only a \
-                 Connection of that tree can receive",
+                "the message is in the shared memory of the process tree it comes from, where only \
+                 a Connection of that tree that belongs to the same pipe can receive it",
             )
             .into()),
         }
@@ -173,15 +200,34 @@ fn adopt(number: RawFd, readable: bool, writable: bool) -> io::Result<ByteConnec
     Ok(ByteConnection::with_directions(adopt_number(number)?, readable, writable))
 }
 
-/// Sends a message.
-fn send(py: Python<'_>, end: &ByteConnection, message: &[u8]) -> EngineResult<()> {
+/// A message that has begun to come.
+enum Came<'a> {
+    /// It is in the buffer.
+    Whole,
+    /// It is in shared memory.
+    Left(Message),
+    /// It is too long for the buffer.
+    Underway(Incoming<'a>),
+}
+
+/// Gives the connection its mailbox.
+fn equip(connection: ByteConnection, mailbox: Option<&Mailbox>) -> ByteConnection {
+    match mailbox {
+        Some(mailbox) => connection.with_mailbox(mailbox.clone()),
+        None => connection,
+    }
+}
+
+/// Sends a message, which may be in several parts.
+fn send(py: Python<'_>, end: &ByteConnection, parts: &[&[u8]]) -> EngineResult<()> {
+    let length = length_of(parts);
     let mut begun: Option<Outgoing<'_>> = None;
     Ok(blocking(py, || {
         let outgoing = match &mut begun {
             Some(outgoing) => outgoing,
-            None => begun.insert(end.start_sending(message.len())?),
+            None => begun.insert(end.start_sending(length)?),
         };
-        let result = outgoing.send(message);
+        let result = outgoing.send_parts(parts);
         if !outgoing.is_underway() {
             // A signal handler may want to send on the same connection.
             begun = None;
@@ -210,14 +256,69 @@ fn read_bytes<'py>(
     outcome.map(|()| bytes)
 }
 
-/// What is sent in the place of a message that was left in the mailbox.
-fn leave(mailbox: &Mailbox, message: &mut Vec<u8>, pins: &Pins) -> EngineResult<()> {
-    let parcel = mailbox.leave(message, pins)?;
-    message.clear();
-    message.extend_from_slice(LEFT);
-    message.extend_from_slice(&mailbox.id().to_le_bytes());
-    message.extend_from_slice(&parcel.to_le_bytes());
-    Ok(())
+/// Sends an object that was drafted, in the mailbox or through the stream.
+fn send_draft(
+    py: Python<'_>,
+    end: &ByteConnection,
+    mailbox: &Mailbox,
+    draft: &Draft<'_>,
+    pins: &Pins,
+) -> EngineResult<()> {
+    let apart = draft.apart;
+    draft.with_parts(|parts| {
+        if pins.is_empty() {
+            return send_far(py, end, Some(mailbox), parts);
+        }
+        let weight = length_of(parts) as u64 + apart;
+        let parcel = py.detach(|| mailbox.leave(parts, pins, weight))?;
+        tell(py, end, mailbox, parcel, weight)
+    })
+}
+
+/// Sends bytes, in the mailbox if they are long and there is one with room.
+fn send_far(
+    py: Python<'_>,
+    end: &ByteConnection,
+    mailbox: Option<&Mailbox>,
+    parts: &[&[u8]],
+) -> EngineResult<()> {
+    let length = length_of(parts);
+    // What looks like a note must not be taken for one.
+    let noted = length == NOTE && parts.concat().starts_with(LEFT);
+    let Some(mailbox) = mailbox.filter(|mailbox| noted || length >= LEAVE && mailbox.has_room())
+    else {
+        return send(py, end, parts);
+    };
+    let weight = length as u64;
+    match py.detach(|| mailbox.leave(parts, &Pins::default(), weight)) {
+        Ok(parcel) => tell(py, end, mailbox, parcel, weight),
+        // The stream needs no shared memory.
+        Err(ArenaError::OutOfMemory { .. }) => send(py, end, parts),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells the other end where a message was left.
+fn tell(
+    py: Python<'_>,
+    end: &ByteConnection,
+    mailbox: &Mailbox,
+    parcel: u64,
+    weight: u64,
+) -> EngineResult<()> {
+    let mut note = [0; NOTE];
+    let words = [mailbox.id(), parcel, weight].map(u64::to_le_bytes);
+    note[..LEFT.len()].copy_from_slice(LEFT);
+    note[LEFT.len()..].copy_from_slice(words.as_flattened());
+    let told = send(py, end, &[&note]);
+    if told.is_err() {
+        drop(mailbox.collect(parcel, weight));
+    }
+    told
+}
+
+fn length_of(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
 }
 
 /// A view of the bytes of any object that has some, whatever it takes them for.
@@ -257,8 +358,9 @@ impl PyConnection {
             let text = "at least one of `readable` and `writable` must be True";
             return Err(PyValueError::new_err(text).into());
         }
+        let mailbox = mailbox.map(Mailbox::open).transpose()?;
         let end = match adopt(handle, readable, writable) {
-            Ok(connection) => End::Open(Arc::new(connection)),
+            Ok(connection) => End::Open(Arc::new(equip(connection, mailbox.as_ref()))),
             // As in the original, it is the first use that fails.
             Err(_) => End::Bad(handle),
         };
@@ -266,7 +368,7 @@ impl PyConnection {
             end: Mutex::new(end),
             readable: AtomicBool::new(readable),
             writable: AtomicBool::new(writable),
-            mailbox: mailbox.map(Mailbox::open).transpose()?,
+            mailbox,
         })
     }
 
@@ -345,6 +447,10 @@ impl PyConnection {
 
     /// File descriptor of the connection.
     fn fileno(&self) -> PyResult<RawFd> {
+        // Whoever asks may read it by himself.
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.tell_stream_is_read();
+        }
         match &*self.state() {
             End::Open(connection) => Ok(connection.as_raw_fd()),
             End::Bad(number) => Ok(*number),
@@ -361,24 +467,25 @@ impl PyConnection {
     /// Send a (picklable) object.
     fn send(&self, py: Python<'_>, obj: &Bound<'_, PyAny>) -> EngineResult<()> {
         let end = self.sending()?;
-        with_scratch(|message| {
+        with_draft(|draft| {
             match &self.mailbox {
-                None => dump_outside(obj, message)?,
-                Some(mailbox) => match dump(obj, message)? {
-                    Some(pins) if !pins.is_empty() => leave(mailbox, message, &pins)?,
-                    _ => {}
-                },
+                None => dump_outside(obj, draft)?,
+                Some(mailbox) => {
+                    let pins = dump_draft(obj, draft, mailbox.has_room())?.unwrap_or_default();
+                    return send_draft(py, &end, mailbox, draft, &pins);
+                }
             }
-            send(py, &end, message)
+            draft.with_parts(|parts| send(py, &end, parts))
         })
     }
 
     /// Receive an object.
     fn recv<'py>(&self, py: Python<'py>) -> EngineResult<Bound<'py, PyAny>> {
         let end = self.receiving()?;
-        with_scratch(|message| match self.receive_onto(py, &end, message, IN_SCRATCH)? {
-            None => self.load(py, message),
-            Some(incoming) => Ok(unpickle_bytes(read_bytes(py, incoming)?)?),
+        with_scratch(|message| match self.receive(py, &end, message, IN_SCRATCH)? {
+            Came::Whole => Ok(load(py, message)?),
+            Came::Left(message) => load_within_tree(py, &message),
+            Came::Underway(incoming) => Ok(unpickle_bytes(read_bytes(py, incoming)?)?),
         })
     }
 
@@ -394,7 +501,8 @@ impl PyConnection {
         let end = self.sending()?;
         if let Ok(bytes) = buf.cast::<PyBytes>() {
             let bytes = bytes.as_bytes();
-            return send(py, &end, &bytes[part(bytes.len(), offset, size)?]);
+            let bytes = &bytes[part(bytes.len(), offset, size)?];
+            return send_far(py, &end, self.mailbox.as_ref(), &[bytes]);
         }
         let buffer = PyBuffer::<u8>::get(&view_of(buf)?)?;
         let range = part(buffer.len_bytes(), offset, size)?;
@@ -402,7 +510,7 @@ impl PyConnection {
             // Somebody may write to the object while the interpreter is let go of.
             message.resize(buffer.len_bytes(), 0);
             buffer.copy_to_slice(py, message)?;
-            send(py, &end, &message[range])
+            send_far(py, &end, self.mailbox.as_ref(), &[&message[range]])
         })
     }
 
@@ -420,12 +528,19 @@ impl PyConnection {
             Some(Err(_)) => return Err(PyValueError::new_err("negative maxlength").into()),
         };
         with_scratch(|message| {
-            let most = limit.min(IN_SCRATCH / 64);
-            match self.receive_onto(py, &end, message, most)? {
-                None => Ok(PyBytes::new(py, message)),
-                Some(incoming) if incoming.len() > limit => Err(self.refuse_message().into()),
-                Some(incoming) => read_bytes(py, incoming),
+            let came = self.receive(py, &end, message, limit.min(IN_SCRATCH / 64))?;
+            let bytes = match came {
+                Came::Underway(incoming) if incoming.len() > limit => {
+                    return Err(self.refuse_message().into());
+                }
+                Came::Underway(incoming) => return read_bytes(py, incoming),
+                Came::Left(message) => in_one_piece(py, &message)?,
+                Came::Whole => PyBytes::new(py, message),
+            };
+            if bytes.as_bytes().len() as u64 > limit {
+                return Err(self.refuse_message().into());
             }
+            Ok(bytes)
         })
     }
 
@@ -450,9 +565,18 @@ impl PyConnection {
             return Err(PyTypeError::new_err("cannot modify read-only memory").into());
         }
         with_scratch(|message| {
-            if let Some(mut incoming) = self.receive_onto(py, &end, message, IN_SCRATCH)? {
-                blocking(py, || incoming.read_onto(message))??;
-            }
+            let left;
+            let message = match self.receive(py, &end, message, IN_SCRATCH)? {
+                Came::Whole => message.as_slice(),
+                Came::Underway(mut incoming) => {
+                    blocking(py, || incoming.read_onto(message))??;
+                    message.as_slice()
+                }
+                Came::Left(message) => {
+                    left = in_one_piece(py, &message)?;
+                    left.as_bytes()
+                }
+            };
             if buffer.len_bytes() - offset < message.len() {
                 return Err(buffer_too_short(PyBytes::new(py, message)));
             }

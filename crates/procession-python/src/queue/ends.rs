@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 
+use crate::draft::with_draft;
 use crate::error::EngineResult;
-use crate::pickling::{dump, load, unpickle_bytes, with_scratch};
+use crate::pickling::{dump_draft, load_within_tree, unpickle_bytes};
 use crate::queue::{Closed, readiness_of, receive, send};
 use crate::wait::{blocking, deadline_after};
 
@@ -55,7 +56,7 @@ impl PyQueueReader {
     /// Remove and return an object from the queue; wait for one if there is none.
     fn recv<'py>(&self, py: Python<'py>) -> EngineResult<Bound<'py, PyAny>> {
         let message = receive(py, self.open()?, || None)?;
-        Ok(load(py, message.as_ref())?)
+        load_within_tree(py, message.as_ref())
     }
 
     /// Remove an object from the queue, and return a pickle of it.
@@ -116,9 +117,9 @@ impl PyQueueWriter {
     /// Put an object into the queue.
     fn send(&self, obj: &Bound<'_, PyAny>) -> EngineResult<()> {
         let queue = self.open()?;
-        with_scratch(|bytes| {
-            let pins = dump(obj, bytes)?.unwrap_or_default();
-            send(obj.py(), queue, bytes, &pins, || None)
+        with_draft(|draft| {
+            let pins = dump_draft(obj, draft, true)?.unwrap_or_default();
+            draft.with_parts(|parts| send(obj.py(), queue, parts, &pins, || None))
         })
     }
 

@@ -61,23 +61,23 @@ impl Closed {
     }
 }
 
-/// Puts bytes, first without blocking and then until `deadline`.
+/// Puts a message, first without blocking and then until `deadline`.
 #[inline]
 fn send(
     py: Python<'_>,
     queue: &ByteQueue,
-    bytes: &[u8],
+    parts: &[&[u8]],
     pins: &Pins,
     deadline: impl FnOnce() -> Option<Instant>,
 ) -> EngineResult<()> {
-    if bytes.len() < LARGE {
-        match queue.put_pinned(bytes, pins, at_once()) {
+    if matches!(parts, [bytes] if bytes.len() < LARGE) {
+        match queue.put_parts(parts, pins, at_once()) {
             Err(PutError::Full) => {}
             result => return Ok(result?),
         }
     }
     let deadline = deadline();
-    Ok(blocking(py, || queue.put_pinned(bytes, pins, deadline))??)
+    Ok(blocking(py, || queue.put_parts(parts, pins, deadline))??)
 }
 
 /// Gets a message, first without blocking and then until `deadline`.

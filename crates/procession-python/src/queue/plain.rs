@@ -9,11 +9,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
+use crate::draft::with_draft;
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
-use crate::pickling::{dump, load, with_scratch};
+use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
-use crate::queue::train::Train;
+use crate::queue::train::{load_train, put_train};
 use crate::queue::{Closed, deadline_of, note, original, receive, send, uninitialized};
 use crate::wait::{blocking, truth};
 
@@ -120,12 +121,14 @@ impl PyQueue {
             return Ok(original(slf.as_any(), "put", (obj, block, timeout)).map(drop)?);
         };
         Self::check(slf, Closed::WRITER)?;
-        with_scratch(|bytes| {
-            let pins: Pins = match dump(obj, bytes) {
+        with_draft(|draft| {
+            let pins: Pins = match dump_draft(obj, draft, true) {
                 Ok(pins) => pins.unwrap_or_default(),
                 Err(error) => return Ok(Self::refused(slf, error, obj)?),
             };
-            send(slf.py(), queue, bytes, &pins, || deadline_of(block, timeout))
+            draft.with_parts(|parts| {
+                send(slf.py(), queue, parts, &pins, || deadline_of(block, timeout))
+            })
         })
     }
 
@@ -141,7 +144,7 @@ impl PyQueue {
         };
         Self::check(slf, Closed::READER)?;
         let message = receive(slf.py(), queue, || deadline_of(block, timeout))?;
-        Ok(load(slf.py(), message.as_ref())?)
+        load_within_tree(slf.py(), message.as_ref())
     }
 
     /// Put an object into the queue if there is room.
@@ -165,7 +168,10 @@ impl PyQueue {
         let queue = slf.get().queue()?;
         Self::check(slf, Closed::WRITER)?;
         let deadline = deadline_of(block, timeout);
-        with_scratch(|bytes| Train::load(objs, bytes)?.put(slf.py(), queue, bytes, deadline))
+        with_draft(|draft| {
+            let train = load_train(objs, draft)?;
+            put_train(slf.py(), queue, &train, draft, deadline)
+        })
     }
 
     /// Remove and return up to `limit` objects, at least one.
@@ -182,7 +188,7 @@ impl PyQueue {
         let messages = blocking(py, || queue.get_many(limit, deadline))??;
         let objects = PyList::empty(py);
         for message in &messages {
-            objects.append(load(py, message.as_ref())?)?;
+            objects.append(load_within_tree(py, message.as_ref())?)?;
         }
         Ok(objects)
     }

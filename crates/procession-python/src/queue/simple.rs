@@ -7,9 +7,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+use crate::draft::with_draft;
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
-use crate::pickling::{dump, load, with_scratch};
+use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::{Closed, note, original, receive, send, uninitialized};
 
@@ -74,9 +75,9 @@ impl PySimpleQueue {
             return Ok(original(slf.as_any(), "put", (obj,)).map(drop)?);
         };
         slf.get().closed.check(Closed::WRITER)?;
-        with_scratch(|bytes| {
-            let pins = dump(obj, bytes)?.unwrap_or_default();
-            send(slf.py(), queue, bytes, &pins, || None)
+        with_draft(|draft| {
+            let pins = dump_draft(obj, draft, true)?.unwrap_or_default();
+            draft.with_parts(|parts| send(slf.py(), queue, parts, &pins, || None))
         })
     }
 
@@ -87,7 +88,7 @@ impl PySimpleQueue {
         };
         slf.get().closed.check(Closed::READER)?;
         let message = receive(slf.py(), queue, || None)?;
-        Ok(load(slf.py(), message.as_ref())?)
+        load_within_tree(slf.py(), message.as_ref())
     }
 
     /// Say whether there is nothing to get.

@@ -128,8 +128,35 @@ impl ByteQueue {
         pins: &Pins,
         deadline: Option<Instant>,
     ) -> Result<(), PutError> {
+        self.put_parts(&[payload], pins, deadline)
+    }
+
+    /// Puts in one message that is in several parts, one behind the other, as
+    /// [`put_pinned`](Self::put_pinned) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::channel::ByteQueue;
+    /// use procession::shm::Pins;
+    ///
+    /// let queue = ByteQueue::new(0)?;
+    /// queue.put_parts(&[b"head", b"body"], &Pins::default(), None)?;
+    /// assert_eq!(queue.get(None)?.as_ref(), b"headbody");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn put_parts(
+        &self,
+        parts: &[&[u8]],
+        pins: &Pins,
+        deadline: Option<Instant>,
+    ) -> Result<(), PutError> {
         let arena = Arena::current()?;
-        let mut body = Self::body(arena, payload, pins)?;
+        let mut body = Self::body(arena, parts, pins)?;
         loop {
             {
                 let _lock = self.lock_put(arena, deadline)?;
@@ -196,7 +223,7 @@ impl ByteQueue {
         while count < room
             && let Some(payload) = payloads.peek()
         {
-            let appended = Self::body(arena, payload, &Pins::default())
+            let appended = Self::body(arena, &[payload], &Pins::default())
                 .and_then(|mut body| self.append(arena, tail, &mut body));
             match appended {
                 Ok(behind) => tail = behind,

@@ -32,13 +32,16 @@ impl Drop for ParcelGuard<'_> {
 impl ByteQueue {
     pub(super) fn body<'a>(
         arena: &'a Arena,
-        payload: &'a [u8],
+        parts: &[&'a [u8]],
         pins: &Pins,
     ) -> Result<Body<'a>, ArenaError> {
-        if payload.len() <= INLINE_MAX && pins.is_empty() {
+        if let [payload] = parts
+            && payload.len() <= INLINE_MAX
+            && pins.is_empty()
+        {
             return Ok(Body::Inline(payload));
         }
-        let handle = arena.store_parcel(payload, pins, Owner::Member(arena.me()))?;
+        let handle = arena.store_parcel(parts, pins, Owner::Member(arena.me()))?;
         Ok(Body::Parcel(ParcelGuard { arena, handle }))
     }
 

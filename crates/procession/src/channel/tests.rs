@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::channel::{ByteQueue, ClaimWord, GetError, PutError, Queue};
 use crate::primitive::AtomicU64;
 use crate::shm::tests::{Child, Random, alone};
-use crate::shm::{Shared, ShmSafe};
+use crate::shm::{Pins, Shared, ShmSafe};
 
 fn past() -> Option<Instant> {
     Some(Instant::now())
@@ -115,7 +115,8 @@ proptest! {
         for step in steps {
             match step {
                 Some(bytes) => {
-                    queue.put(&bytes, None).unwrap();
+                    let (head, tail) = bytes.split_at(bytes.len() / 3);
+                    queue.put_parts(&[head, tail], &Pins::default(), None).unwrap();
                     model.push_back(bytes);
                 }
                 None if batch % 2 == 0 => match queue.get(past()) {

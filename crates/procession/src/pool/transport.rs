@@ -257,7 +257,7 @@ impl Transport for ArenaTransport {
     fn store_job(&self, bytes: &[u8], pins: &Pins) -> Result<u64, ArenaError> {
         let arena = Arena::current()?;
         let owner = Owner::Block(self.pool.handle());
-        Ok(arena.store_parcel(bytes, pins, owner)?.raw())
+        Ok(arena.store_parcel(&[bytes], pins, owner)?.raw())
     }
 
     fn drop_job(&self, job: u64) {

@@ -189,7 +189,7 @@ fn leave(
         exchange.len.store(bytes.len() as u32, Ordering::Relaxed);
     } else {
         let owner = Owner::Block(exchange.handle());
-        let block = Arena::current()?.store_parcel(bytes, pins, owner)?;
+        let block = Arena::current()?.store_parcel(&[bytes], pins, owner)?;
         exchange.block.store(block.raw(), Ordering::Relaxed);
     }
     exchange.state.store(state, Ordering::Release);

@@ -152,7 +152,7 @@ impl Exec {
         let seat = Seat::reserve()?;
         let arena = seat.arena();
         let (bytes, pins) = (self.payload.bytes(), self.payload.pins());
-        let payload = arena.store_parcel(bytes, pins, Owner::Member(seat.member()))?;
+        let payload = arena.store_parcel(&[bytes], pins, Owner::Member(seat.member()))?;
         let ticket = Ticket {
             arena: arena.fd().as_raw_fd(),
             member: seat.member(),

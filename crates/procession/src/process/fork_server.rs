@@ -130,7 +130,7 @@ impl ForkServer {
         let seat = Seat::reserve()?;
         let arena = seat.arena();
         let owner = Owner::Member(seat.member());
-        let payload = arena.store_parcel(payload.bytes(), payload.pins(), owner)?;
+        let payload = arena.store_parcel(&[payload.bytes()], payload.pins(), owner)?;
         let full = ArenaError::TooManyProcesses { limit: PLACES };
         let fate = self.fates.reserve(&self.child).ok_or(SpawnError::Arena(full))?;
         let order = Order::new(seat.member(), payload, fate.place(), daemon);

@@ -20,7 +20,9 @@ use crate::sys::process;
 
 /// Freed blocks keep up to this many bytes of pages for the next user: writing to fresh pages
 /// is some twenty times slower than to warm ones.
-const WARM_BYTES: u64 = 64 << 20;
+const WARM_BYTES: u64 = 160 << 20;
+/// And no more than one part in this many of what may be in use.
+const WARM_PART: u64 = 16;
 
 /// The shared memory of a tree of processes.
 ///
@@ -355,8 +357,8 @@ impl Arena {
     fn release_run(&self, place: Place<'_>) {
         let unit = (place.offset / UNIT) as usize;
         let warm = self.runs().warm.load(Ordering::Relaxed) * UNIT;
-        let keep =
-            warm + place.size <= WARM_BYTES || !self.memory.give_back(place.offset, place.size);
+        let most = WARM_BYTES.min(self.runs().limit as u64 * UNIT / WARM_PART);
+        let keep = warm + place.size <= most || !self.memory.give_back(place.offset, place.size);
         let _lock = self.lock_runs();
         self.runs().release(unit, keep);
     }

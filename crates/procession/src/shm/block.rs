@@ -138,6 +138,26 @@ impl Block {
         Self::with(Shared::with_data(len, |_| ())?)
     }
 
+    /// Makes a block of `len` bytes that `write` writes, before anybody else can see them. What it
+    /// finds there is left over from an earlier user.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::OutOfMemory`] when the arena is at its limit; `write` is not called then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::shm::Block;
+    ///
+    /// let block = Block::written(4, |bytes| bytes.copy_from_slice(b"text"))?;
+    /// assert_eq!(block.load::<u8>(3), Some(b't'));
+    /// # Ok::<(), procession::shm::ArenaError>(())
+    /// ```
+    pub fn written(len: usize, write: impl FnOnce(&mut [u8])) -> Result<Self, ArenaError> {
+        Self::with(Shared::with_written_data(len, |_| (), write)?)
+    }
+
     fn with(shared: Shared<Plain>) -> Result<Self, ArenaError> {
         let (data, len) = shared.data()?;
         Ok(Self { shared, data, len })
@@ -341,6 +361,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn written_block_holds_what_was_written() {
+        let block = Block::written(100_000, |bytes| bytes.fill(7)).unwrap();
+        assert_eq!((block.len(), block.address() % 64), (100_000, 0));
+        assert!((0..block.len()).all(|offset| block.load::<u8>(offset) == Some(7)));
+    }
+
+    #[test]
+    fn block_whose_writing_panics_is_freed() {
+        let before = blocks_of_this_process();
+        let panicked = std::panic::catch_unwind(|| Block::written(300_000, |_| panic!("no")));
+        assert!(panicked.is_err());
+        assert_eq!(blocks_of_this_process(), before);
+    }
+
+    /// Blocks of the size that no other test in this process uses.
+    fn blocks_of_this_process() -> usize {
+        let arena = Arena::current().unwrap();
+        let mut count = 0;
+        arena.for_each_block(|place, _, _| {
+            count += usize::from((300_000..400_000).contains(&place.size));
+        });
+        count
     }
 
     #[test]

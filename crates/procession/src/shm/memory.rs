@@ -141,6 +141,17 @@ impl Memory {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) }
     }
 
+    /// Lets `write` fill bytes that hold what their last user left. The caller owns the block.
+    pub(super) fn fill<R>(&self, offset: u64, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
+        let target = self.pointer(offset, len as u64, 1);
+        // SAFETY:
+        // - Alive, valid: inside the mapping, which lives as long as `self`; any byte is a `u8`.
+        // - Alone: the caller owns the block and has told nobody of it, so nothing else in this
+        //   process or another reads or writes these bytes while the reference lives.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(target, len) };
+        write(bytes)
+    }
+
     pub(super) fn zero(&self, offset: u64, len: u64) {
         let target = self.pointer(offset, len, 1);
         // SAFETY: inside the mapping; the caller owns the block, so nobody else touches it.

@@ -127,32 +127,37 @@ fn payload_at(places: usize) -> usize {
     PLACES + 8 * places
 }
 
+fn length_of(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
+}
+
 impl Arena {
-    /// Puts `bytes` and references to the objects of `pins` into a new block.
+    /// Puts the bytes of `parts`, one behind the other, and references to the objects of `pins`
+    /// into a new block.
     ///
     /// # Errors
     ///
     /// [`ArenaError::OutOfMemory`] and [`ArenaError::TooManyReferences`].
     pub(crate) fn store_parcel(
         &self,
-        bytes: &[u8],
+        parts: &[&[u8]],
         pins: &Pins,
         owner: Owner,
     ) -> Result<Handle, ArenaError> {
-        let len = payload_at(pins.0.len()) + bytes.len();
+        let len = payload_at(pins.0.len()) + length_of(parts);
         let block = self.alloc(len, Owner::Member(self.me()))?;
-        let result = self.fill(block, bytes, pins).and_then(|()| self.give(block, owner));
+        let result = self.fill(block, parts, pins).and_then(|()| self.give(block, owner));
         if result.is_err() {
             self.free(block);
         }
         result.map(|()| block)
     }
 
-    fn fill(&self, block: Handle, bytes: &[u8], pins: &Pins) -> Result<(), ArenaError> {
+    fn fill(&self, block: Handle, parts: &[&[u8]], pins: &Pins) -> Result<(), ArenaError> {
         let place = self.place(block)?;
         let count = pins.0.len();
         self.memory.word(place.offset).store(count as u64, Ordering::Relaxed);
-        self.memory.word(place.offset + 8).store(bytes.len() as u64, Ordering::Relaxed);
+        self.memory.word(place.offset + 8).store(length_of(parts) as u64, Ordering::Relaxed);
         self.memory.zero(place.offset + PLACES as u64, 8 * count as u64);
         if count > 0 {
             let state = State::unpack(place.state.load(Ordering::Acquire));
@@ -161,11 +166,15 @@ impl Arena {
         for (index, held) in pins.0.iter().enumerate() {
             self.acquire(held.handle(), place.offset + (PLACES + 8 * index) as u64)?;
         }
-        self.memory.write(place.offset + payload_at(count) as u64, bytes);
+        let mut at = place.offset + payload_at(count) as u64;
+        for part in parts {
+            self.memory.write(at, part);
+            at += part.len() as u64;
+        }
         Ok(())
     }
 
-    /// Makes this process the owner of a parcel that holds references and belongs to `from`.
+    /// Makes this process the owner of a parcel that belongs to `from`, which owns nothing else.
     ///
     /// # Errors
     ///
@@ -173,7 +182,7 @@ impl Arena {
     pub(crate) fn take_parcel(&self, block: Handle, from: Owner) -> Result<(), ArenaError> {
         let place = self.place(block)?;
         let state = State::unpack(place.state.load(Ordering::Acquire));
-        if state.kind != Kind::from(from) || !state.parcel {
+        if state.kind != Kind::from(from) {
             return Err(ArenaError::Stale { handle: block });
         }
         let mine = State { kind: Kind::OfMember(self.me()), ..state };

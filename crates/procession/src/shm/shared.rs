@@ -39,6 +39,26 @@ impl Drop for Held {
     }
 }
 
+/// A block that is to become an object; it is freed if that fails.
+struct Unmade<'a> {
+    arena: &'a Arena,
+    block: Handle,
+}
+
+impl Unmade<'_> {
+    fn made(self) -> Handle {
+        let block = self.block;
+        std::mem::forget(self);
+        block
+    }
+}
+
+impl Drop for Unmade<'_> {
+    fn drop(&mut self) {
+        self.arena.free(self.block);
+    }
+}
+
 /// A reference-counted `T` in the arena. Clones share one reference; the object goes with the
 /// last reference of the last process, however that process ends.
 pub(crate) struct Shared<T> {
@@ -68,6 +88,24 @@ impl<T: ShmSafe> Shared<T> {
 
     /// Makes a new object with `len` zeroed bytes of data behind its value; see [`new`](Self::new).
     pub(crate) fn with_data(len: usize, init: impl FnOnce(&T)) -> Result<Self, ArenaError> {
+        Self::make(len, init, |arena, at| arena.memory.zero(at, len as u64))
+    }
+
+    /// Does what [`with_data`](Self::with_data) does, for data that `write` writes; it finds there
+    /// what the last user of the memory left. Nobody else can see it before it is done.
+    pub(crate) fn with_written_data(
+        len: usize,
+        init: impl FnOnce(&T),
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<Self, ArenaError> {
+        Self::make(len, init, |arena, at| arena.memory.fill(at, len, write))
+    }
+
+    fn make(
+        len: usize,
+        init: impl FnOnce(&T),
+        fill: impl FnOnce(&Arena, u64),
+    ) -> Result<Self, ArenaError> {
         const { assert!(align_of::<T>() as u64 <= OBJECT_HEADER) };
         let arena = Arena::current()?;
         let me = arena.me();
@@ -77,20 +115,19 @@ impl<T: ShmSafe> Shared<T> {
             0 => value_end,
             _ => (Self::DATA as usize).saturating_add(len),
         };
-        let block = arena.alloc(size, Owner::Member(me))?;
-        let offset = arena.place(block)?.offset;
-        arena.memory.zero(offset, size as u64);
+        let unmade = Unmade { arena, block: arena.alloc(size, Owner::Member(me))? };
+        let offset = arena.place(unmade.block)?.offset;
+        arena.memory.zero(offset, value_end as u64);
         arena.memory.word(offset + TAG).store(u64::from(T::TAG), Ordering::Relaxed);
         arena.memory.word(offset + LENGTH).store(len as u64, Ordering::Relaxed);
         // SAFETY: the block is new, so this process alone has it, and as a `T`.
         init(unsafe { arena.memory.object(offset + OBJECT_HEADER) });
-        match arena.adopt_object(block) {
-            Ok(entry) => Ok(Self::with(arena, Held { handle: block, entry, holder: me }, offset)),
-            Err(error) => {
-                arena.free(block);
-                Err(error)
-            }
+        if len > 0 {
+            fill(arena, offset + Self::DATA);
         }
+        let entry = arena.adopt_object(unmade.block)?;
+        let handle = unmade.made();
+        Ok(Self::with(arena, Held { handle, entry, holder: me }, offset))
     }
 
     /// Adds a reference to the object that another reference, or a message, still holds.

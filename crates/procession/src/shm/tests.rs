@@ -182,7 +182,7 @@ fn parcel_keeps_an_object_alive_until_it_is_freed() {
     let handle = counter.handle();
     assert!(counter.pack().is_err(), "not outside of pack");
     let ((), pins) = parcel::pack(|| assert!(counter.pack().is_ok()));
-    let block = arena.store_parcel(b"bytes", &pins, Owner::Member(arena.me())).unwrap();
+    let block = arena.store_parcel(&[b"by", b"tes"], &pins, Owner::Member(arena.me())).unwrap();
     drop((counter, pins));
     assert_eq!(arena.parcel_bytes(block).unwrap(), b"bytes");
     drop(Shared::<Counter>::open(handle).unwrap());
@@ -249,7 +249,7 @@ fn churn(arena: &Arena, common: Handle, seed: u64) -> ! {
                     assert!(held.pack().is_ok());
                     objects.iter().for_each(|object| assert!(object.pack().is_ok()));
                 });
-                blocks.extend(arena.store_parcel(&[7; 100], &pins, me));
+                blocks.extend(arena.store_parcel(&[&[7; 100]], &pins, me));
             }
             6 => objects.clear(),
             _ => blocks.drain(..).for_each(|block| arena.free(block)),

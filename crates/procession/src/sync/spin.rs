@@ -202,6 +202,11 @@ impl WakerCpu {
         }
     }
 
+    /// Notes what another one does.
+    pub(crate) fn take_over(&self, other: &Self) {
+        self.cpu.store(other.cpu.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Whether the last waker was on the CPU that the caller is on.
     pub(crate) fn is_here(&self) -> bool {
         let cpu = self.cpu.load(Ordering::Relaxed);

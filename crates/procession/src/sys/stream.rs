@@ -1,11 +1,12 @@
 //! Streams of bytes: pipes, and sockets of the families that messages travel through.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::ReadWriteFlags;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
@@ -41,6 +42,25 @@ pub(crate) fn write(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usi
 /// Reads from a socket without blocking; `WouldBlock` if nothing is there.
 pub(crate) fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
+}
+
+/// Whether a socket's call was refused because the descriptor is none.
+pub(crate) fn is_no_socket(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error())
+}
+
+/// Reads from a pipe without blocking; `WouldBlock` if nothing is there. Not every system and kind
+/// of file can do this.
+pub(crate) fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    // The offset of a stream, which has none.
+    let here = u64::MAX;
+    Ok(rustix::io::preadv2(fd, &mut parts, here, ReadWriteFlags::NOWAIT)?)
+}
+
+/// Whether reading from the descriptor waits for something to read.
+pub(crate) fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
 /// Writes to a socket without blocking, and without a signal where the peer has closed.

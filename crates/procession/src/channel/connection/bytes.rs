@@ -4,6 +4,10 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
+use crate::channel::connection::arrival::Arrivals;
+use crate::channel::connection::carry::{Bell, Mailbox};
 use crate::channel::connection::error::{RecvError, SendError};
 use crate::channel::connection::frame::{self, Header, Parsed};
 use crate::channel::connection::turn::{Turn, Turned};
@@ -12,6 +16,9 @@ use crate::sys::{fd, stream};
 
 /// Bytes of a message that nobody wants are read this many at a time.
 const SKIPPED_AT_ONCE: usize = 64 << 10;
+
+/// So many parts of a message are written at once.
+const PARTS: usize = 8;
 
 /// The byte that goes with a descriptor, as CPython sends it: how many there are.
 const ONE_DESCRIPTOR: [u8; 1] = [1];
@@ -53,6 +60,9 @@ pub struct ByteConnection {
     torn: AtomicU32,
     receiving: Turn,
     place: Place,
+    arrivals: Arrivals,
+    /// What both ends have in the arena, if they are of one tree.
+    bell: Option<Bell>,
 }
 
 /// Where in the stream the next byte is. Written by the thread whose turn it is to receive, so
@@ -159,7 +169,22 @@ impl ByteConnection {
             torn: AtomicU32::new(0),
             receiving: Turn::new(),
             place: Place::new(),
+            arrivals: Arrivals::new(),
+            bell: None,
         }
+    }
+
+    /// Lets both ends see by way of a mailbox, which the other end must have too, when something
+    /// was sent. Messages are left there and collected by the caller.
+    #[must_use]
+    pub fn with_mailbox(mut self, mailbox: Mailbox) -> Self {
+        self.bell = Some(Bell::new(mailbox));
+        self
+    }
+
+    /// The mailbox that the end was given.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        self.bell.as_ref().map(Bell::mailbox)
     }
 
     /// Lets messages of more than `bytes` bytes be refused, before any memory is set aside for
@@ -213,7 +238,8 @@ impl ByteConnection {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Interrupted`] when a signal handler ran, [`RecvError::SendOnly`].
+    /// [`RecvError::Interrupted`] when a signal handler ran or may have: at least once a second;
+    /// [`RecvError::SendOnly`].
     pub fn poll(&self, deadline: Option<Instant>) -> Result<bool, RecvError> {
         if !self.receives {
             return Err(RecvError::SendOnly);
@@ -222,7 +248,7 @@ impl ByteConnection {
         if self.place.head().1 > 0 {
             return Ok(true);
         }
-        Ok(fd::poll_readable(&[self.fd.as_fd()], deadline)?[0])
+        Ok(self.arrivals.wait(self.fd.as_fd(), self.bell.as_ref(), deadline)?)
     }
 
     /// Waits until it is this thread's turn to send, and begins a message of `length` bytes.
@@ -245,7 +271,8 @@ impl ByteConnection {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Interrupted`] when a signal handler ran; else as [`recv`](Self::recv).
+    /// [`RecvError::Interrupted`] when a signal handler ran or may have: at least once a second;
+    /// else as [`recv`](Self::recv).
     pub fn start_receiving(&self) -> Result<Incoming<'_>, RecvError> {
         if !self.receives {
             return Err(RecvError::SendOnly);
@@ -310,7 +337,7 @@ impl ByteConnection {
         while left > 0 {
             let part =
                 usize::try_from(left).map_or(SKIPPED_AT_ONCE, |left| left.min(SKIPPED_AT_ONCE));
-            match self.read(&mut unwanted[..part], true)? {
+            match self.read(&mut unwanted[..part])? {
                 0 => return Err(RecvError::Truncated { missing: Some(left) }),
                 count => left -= count as u64,
             }
@@ -333,7 +360,13 @@ impl ByteConnection {
                     return Err(RecvError::TooLong { length, limit });
                 }
             };
-            match self.read(&mut bytes[len..needed], len > 0)? {
+            let part = &mut bytes[len..needed];
+            let count = if len == 0 {
+                self.arrivals.read(self.fd.as_fd(), self.bell.as_ref(), part)?
+            } else {
+                self.read(part)?
+            };
+            match count {
                 0 if len == 0 => return Err(RecvError::EndOfStream),
                 0 => return Err(RecvError::Truncated { missing: None }),
                 count => len += count,
@@ -342,11 +375,11 @@ impl ByteConnection {
         }
     }
 
-    /// Reads at least one byte, or none at the end of the stream.
-    fn read(&self, buffer: &mut [u8], within_message: bool) -> Result<usize, RecvError> {
+    /// Reads at least one byte within a message, or none at the end of the stream.
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, RecvError> {
         loop {
             match stream::read(self.fd.as_fd(), buffer) {
-                Err(error) if is_dry(&error) && within_message => self.wait_readable()?,
+                Err(error) if is_dry(&error) => self.wait_readable()?,
                 result => return Ok(result?),
             }
         }
@@ -409,6 +442,23 @@ impl From<ByteConnection> for OwnedFd {
     }
 }
 
+/// The first of what is behind `sent` bytes of all this, in as many parts as are written at once.
+fn behind<'a>(sent: usize, header: &'a [u8], parts: &[&'a [u8]]) -> SmallVec<[IoSlice<'a>; PARTS]> {
+    let mut skip = sent;
+    let mut rest = SmallVec::new();
+    for part in std::iter::once(&header).chain(parts) {
+        let skipped = skip.min(part.len());
+        skip -= skipped;
+        if skipped < part.len() {
+            rest.push(IoSlice::new(&part[skipped..]));
+        }
+        if rest.len() == PARTS {
+            break;
+        }
+    }
+    rest
+}
+
 /// A message on its way out. While it lives, no other thread sends on the connection.
 ///
 /// Dropped when a part of it has been sent, it leaves the connection [torn](SendError::Torn).
@@ -439,16 +489,33 @@ impl Outgoing<'_> {
     ///
     /// Panics if the message is not as long as was said when it was begun.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        assert_eq!(message.len(), self.length, "not the length in the header");
+        self.send_parts(&[message])
+    }
+
+    /// Sends the message, which is in several parts, one behind the other, as
+    /// [`send`](Self::send) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the parts together are not as long as was said when the message was begun.
+    pub fn send_parts(&mut self, parts: &[&[u8]]) -> Result<(), SendError> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        assert_eq!(length, self.length, "not the length in the header");
         let header = self.header;
-        let total = header.bytes().len() + message.len();
+        let total = header.bytes().len() + length;
         while self.sent < total {
-            let rest = match self.sent.checked_sub(header.bytes().len()) {
-                None => [IoSlice::new(&header.bytes()[self.sent..]), IoSlice::new(message)],
-                Some(sent) => [IoSlice::new(&message[sent..]), IoSlice::new(&[])],
-            };
+            let rest = behind(self.sent, header.bytes(), parts);
             match stream::write(self.connection.fd.as_fd(), &rest) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    if let Some(bell) = &self.connection.bell {
+                        bell.ring();
+                    }
+                }
                 Err(error) if is_dry(&error) && self.sent > 0 => {
                     fd::poll_writable(self.connection.fd.as_fd(), None)?;
                 }
@@ -504,7 +571,7 @@ impl Incoming<'_> {
         while self.left > 0 {
             // Both fit into the buffer, so into a `usize`.
             let range = (self.length - self.left) as usize..self.length as usize;
-            match self.connection.read(&mut buffer[range], true)? {
+            match self.connection.read(&mut buffer[range])? {
                 0 => return Err(self.truncated()),
                 count => self.left -= count as u64,
             }
@@ -546,7 +613,7 @@ impl Incoming<'_> {
         } else {
             let start = buffer.len();
             buffer.resize(start + self.left as usize, 0);
-            let result = self.connection.read(&mut buffer[start..], true);
+            let result = self.connection.read(&mut buffer[start..]);
             buffer.truncate(start + *result.as_ref().unwrap_or(&0));
             result?
         };

@@ -1,10 +1,22 @@
-//! Shared objects inside the messages of a pipe.
+//! What processes of a tree have beside a pipe: a mailbox, and a bell.
 //!
 //! What names a shared object, such as a queue, is a number; somebody must hold the object until
 //! the reader does. A queue holds what is in it, but a pipe is the kernel's. So a pipe between
 //! processes of a tree has a mailbox beside it, an object in the arena that both ends hold. The
 //! message is [left](Mailbox::leave) there, as a parcel with references to what it names, and the
-//! stream carries the parcel's number.
+//! stream carries the parcel's number. A long message goes the same way, since it is then copied
+//! once instead of twice.
+//!
+//! A pipe holds little, so that a sender waits for a receiver that is slow. Therefore the bytes in
+//! the mailbox are counted, and from [`ROOM`] on a sender should take the stream. The count is
+//! advice: a process that is killed between counting and sending, or between receiving and
+//! counting, leaves it too high, and the pipe is then no faster than others.
+//!
+//! Somebody who reads the descriptor by himself gets the numbers and not the messages. So once it
+//! has been [told](Mailbox::tell_stream_is_read) that this may be, it has no room for long ones.
+//!
+//! The bell is a word that changes after each write to the stream, so that a receiver can see a
+//! message come without a system call.
 //!
 //! | died                       | what becomes of the parcel                                    |
 //! |----------------------------|---------------------------------------------------------------|
@@ -15,22 +27,34 @@
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use crate::channel::message::Message;
-use crate::primitive::AtomicU64;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared, ShmSafe};
+use crate::sync::spin::WakerCpu;
 
-/// What the arena holds for a mailbox: nothing but the references to it, and its parcels.
+/// From this many bytes in it on, a mailbox has no room.
+const ROOM: u64 = 64 << 20;
+
+/// What the arena holds for a mailbox, beside the references to it and its parcels.
 #[derive(Debug)]
 #[repr(C)]
 struct State {
-    unused: AtomicU64,
+    /// Bytes that were left and not collected; advice.
+    waiting: AtomicU64,
+    /// The bell.
+    rung: AtomicU32,
+    /// Not 0 if somebody may read the stream who does not know of the mailbox.
+    told: AtomicU32,
+    /// Who rang it last.
+    ringer: WakerCpu,
 }
 
-// SAFETY: an atomic, for which every bit pattern is a value, of fixed layout and without a pointer.
+// SAFETY: four atomics, for which every bit pattern is a value, of fixed layout and without a
+// pointer.
 unsafe impl ShmSafe for State {
     const TAG: u32 = u32::from_le_bytes(*b"mail");
 }
 
-/// Keeps messages that name shared objects for whoever reads their numbers from a pipe.
+/// Keeps messages for whoever reads their numbers from a pipe.
 ///
 /// # Examples
 ///
@@ -43,10 +67,10 @@ unsafe impl ShmSafe for State {
 /// let queue = ByteQueue::new(0)?;
 /// queue.put(b"still here", None)?;
 /// let (raw, pins) = pack(|| queue.note());
-/// let number = mailbox.leave(&raw?.to_le_bytes(), &pins)?;
+/// let number = mailbox.leave(&[&raw?.to_le_bytes()], &pins, 8)?;
 /// drop((queue, pins));
 ///
-/// let message = mailbox.collect(number)?;
+/// let message = mailbox.collect(number, 8)?;
 /// let queue = ByteQueue::open(u64::from_le_bytes(message[..].try_into()?))?;
 /// assert_eq!(&queue.get(None)?[..], b"still here");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -88,24 +112,86 @@ impl Mailbox {
         self.0.handle().raw()
     }
 
-    /// Leaves a message, and returns the number by which it is collected. Does not block.
+    /// Whether a long message should be left here, and not be sent through the stream: not if
+    /// those that nobody has collected have 64 MiB already, or the stream is read by others.
+    pub fn has_room(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) < ROOM && self.0.told.load(Ordering::Relaxed) == 0
+    }
+
+    /// Says that the stream may be read by somebody who does not know of the mailbox.
+    pub fn tell_stream_is_read(&self) {
+        self.0.told.store(1, Ordering::Relaxed);
+    }
+
+    /// Leaves a message, which is in several parts, one behind the other, and returns the number
+    /// by which it is collected. `weight` is how many bytes count for [`has_room`](Self::has_room)
+    /// until then. Does not block.
     ///
     /// # Errors
     ///
     /// [`ArenaError::OutOfMemory`] and [`ArenaError::TooManyReferences`].
-    pub fn leave(&self, message: &[u8], pins: &Pins) -> Result<u64, ArenaError> {
+    pub fn leave(&self, parts: &[&[u8]], pins: &Pins, weight: u64) -> Result<u64, ArenaError> {
         let owner = Owner::Block(self.0.handle());
-        Ok(Arena::current()?.store_parcel(message, pins, owner)?.raw())
+        let parcel = Arena::current()?.store_parcel(parts, pins, owner)?;
+        self.0.waiting.fetch_add(weight, Ordering::Relaxed);
+        Ok(parcel.raw())
     }
 
-    /// Takes a message out. Does not block.
+    /// Takes a message out that was left with this number and weight. Does not block.
     ///
     /// # Errors
     ///
     /// [`ArenaError::Stale`] when no such message is here, or somebody has collected it before.
-    pub fn collect(&self, number: u64) -> Result<Message, ArenaError> {
+    pub fn collect(&self, number: u64, weight: u64) -> Result<Message, ArenaError> {
         let parcel = Handle::from_raw(number);
         Arena::current()?.take_parcel(parcel, Owner::Block(self.0.handle()))?;
+        let less = |waiting: u64| Some(waiting.saturating_sub(weight));
+        let _ = self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Ok(Message::parcel(parcel))
+    }
+}
+
+/// One end's view of the bell of a mailbox.
+#[derive(Debug)]
+pub(super) struct Bell {
+    mailbox: Mailbox,
+    /// The bell's number after this end has rung it last.
+    own: AtomicU32,
+    /// Where the other end rang it last before that.
+    peer: WakerCpu,
+}
+
+impl Bell {
+    pub(super) fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox, own: AtomicU32::new(0), peer: WakerCpu::default() }
+    }
+
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// Says that something was written to the stream.
+    pub(super) fn ring(&self) {
+        let state = &self.mailbox.0;
+        if self.rung() != self.own.load(Ordering::Relaxed) {
+            self.peer.take_over(&state.ringer);
+        }
+        state.ringer.note();
+        let before = state.rung.fetch_add(1, Ordering::Release);
+        self.own.store(before.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// A number that is another one after each [`ring`](Self::ring).
+    pub(super) fn rung(&self) -> u32 {
+        self.mailbox.0.rung.load(Ordering::Acquire)
+    }
+
+    /// Whether the other end has last rung on the CPU that the caller is on.
+    pub(super) fn rings_here(&self) -> bool {
+        if self.rung() == self.own.load(Ordering::Relaxed) {
+            self.peer.is_here()
+        } else {
+            self.mailbox.0.ringer.is_here()
+        }
     }
 }

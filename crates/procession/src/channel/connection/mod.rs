@@ -6,15 +6,16 @@
 //! | `typed`     | messages of values on top of them                                    |
 //! | `codec`     | how values become bytes: for programs in Rust, or in Python          |
 //! | `frame`     | the header of a message                                              |
+//! | `arrival`   | waiting for a message to begin                                       |
 //! | `turn`      | whose turn it is to send, and to receive                             |
 //! | `listener`, `client` | the two ends of a connection by address                     |
 //! | `handshake` | how the two prove to each other that they have the same key          |
 //! | `address`   | addresses                                                            |
 //! | `wait`      | waiting for several at a time                                        |
-//! | `carry`     | shared objects inside messages                                       |
 //! | `asynchronous` | connections and listeners for async code, with the feature `tokio` |
 //! | `sharer`    | descriptors for whoever asks for them later                          |
 //! | `descriptor`| descriptors and connections inside messages                          |
+//! | `carry`     | shared objects inside messages, and large messages                   |
 //!
 //! A message is a header with its length and that many bytes. What does not fit that is an error:
 //! a stream that ends within a message says so, and is not taken for one that has ended.
@@ -26,6 +27,7 @@
 //! Whoever sends to it gets an error of the system, `EPIPE` or `ECONNRESET`.
 
 mod address;
+mod arrival;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod bytes;

@@ -1,0 +1,45 @@
+//! Shared memory that came with a message, as the buffer protocol shows it.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
+
+use std::ffi::c_int;
+
+use procession::shm::Block;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// The bytes of an array, or of another object with a buffer, where the sender put them. They go
+/// with the last of those who look at them.
+#[pyclass(name = "ReceivedBuffer", module = "procession._procession", frozen)]
+pub(crate) struct ReceivedBuffer(pub(crate) Block);
+
+#[pymethods]
+impl ReceivedBuffer {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// # Safety
+    ///
+    /// `view` is where the interpreter, which calls this, wants to have the buffer described.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let block = &slf.get().0;
+        let address = std::ptr::with_exposed_provenance_mut(block.address());
+        let len = block.len() as ffi::Py_ssize_t;
+        let writable = 0;
+        // SAFETY:
+        // - `view` is the caller's, and the interpreter is held, as `slf` shows.
+        // - Inside: address and length are those of the block, which are below `isize::MAX`.
+        // - Alive: the view holds `slf`, that holds the block, and a block stays where it is until
+        //   its last handle is dropped. A forked child has the view, `slf` and a reference to the
+        //   block of its own.
+        // - Shared: nothing in Rust refers to the bytes of a block, which are reached by atomics
+        //   alone; in C they are memory that others may write, as that of any shared mapping.
+        let result =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address, len, writable, flags) };
+        if result == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}

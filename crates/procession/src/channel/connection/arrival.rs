@@ -1,0 +1,156 @@
+//! How a receiver waits for a message to begin: it looks for a while, and then sleeps.
+//!
+//! Waking a process that sleeps in a system call takes tens of microseconds, so a receiver first
+//! looks without blocking, for as long as that has paid lately (see [`SpinBudget`]). Each look is
+//! a system call, unless both ends have a [`Bell`], a word in shared memory that the sender changes
+//! after each write, and only when it has changed the descriptor is looked at.
+//!
+//! A signal that comes while nobody sleeps in a system call interrupts none. So sleep ends after a
+//! second at the latest, as if by a signal, and the caller sees to those that came.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use crate::channel::connection::carry::Bell;
+use crate::primitive::{AtomicU32, Ordering};
+use crate::sync::spin::SpinBudget;
+use crate::sys::{fd, stream};
+
+/// The longest sleep.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// How a descriptor is read without blocking, which its first read finds out.
+mod way {
+    pub(super) const SOCKET: u32 = 0;
+    pub(super) const PIPE: u32 = 1;
+    /// Not at all.
+    pub(super) const NONE: u32 = 2;
+}
+
+/// What a receiver has learned about waiting for messages.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    spin: SpinBudget,
+    way: AtomicU32,
+}
+
+impl Arrivals {
+    pub(super) fn new() -> Self {
+        Self { spin: SpinBudget::new(), way: AtomicU32::new(way::SOCKET) }
+    }
+
+    /// Reads at least one byte, or none at the end of the stream; blocks while there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read(2)`; `Interrupted` also after a second.
+    pub(super) fn read(
+        &self,
+        fd: BorrowedFd<'_>,
+        bell: Option<&Bell>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        if let Some(result) = self.spin_until(bell, None, || self.look(fd, buffer)) {
+            return result;
+        }
+        self.sleep_until(bell, || {
+            // One that does not block is not waited for.
+            if stream::blocks(fd)? && !fd::poll_readable(&[fd], Some(Instant::now() + SLICE))?[0] {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            stream::read(fd, buffer)
+        })
+    }
+
+    /// Waits until there is something to read, or the end, until `deadline`; says whether there is.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll(2)`; `Interrupted` also after a second.
+    pub(super) fn wait(
+        &self,
+        fd: BorrowedFd<'_>,
+        bell: Option<&Bell>,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
+        let start = Instant::now();
+        let readable = |at| fd::poll_readable(&[fd], Some(at)).map(|ready| ready[0]);
+        let left = deadline.map(|at| at.saturating_duration_since(start));
+        if left.is_some_and(|left| left.is_zero()) {
+            return readable(start);
+        }
+        let look = || match readable(start) {
+            Ok(false) => None,
+            result => Some(result),
+        };
+        if let Some(result) = self.spin_until(bell, left, look) {
+            return result;
+        }
+        self.sleep_until(bell, || {
+            let slice = Instant::now() + SLICE;
+            let ready = readable(deadline.map_or(slice, |at| at.min(slice)))?;
+            let early = deadline.is_none_or(|at| at > slice);
+            if !ready && early { Err(io::ErrorKind::Interrupted.into()) } else { Ok(ready) }
+        })
+    }
+
+    /// Calls `look` once, and then again for a short time, each time that the bell has rung.
+    fn spin_until<R>(
+        &self,
+        bell: Option<&Bell>,
+        limit: Option<Duration>,
+        mut look: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
+        // Before the first look, so that no message after it is missed.
+        let mut rung = bell.map(Bell::rung);
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if bell.is_some_and(Bell::rings_here) {
+            return None;
+        }
+        self.spin.spin(limit, || {
+            let now = bell.map(Bell::rung);
+            if now.is_some() && now == rung {
+                return None;
+            }
+            rung = now;
+            look()
+        })
+    }
+
+    fn sleep_until<R>(
+        &self,
+        bell: Option<&Bell>,
+        sleep: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let start = Instant::now();
+        let result = sleep();
+        if !bell.is_some_and(Bell::rings_here) {
+            self.spin.learn_from_sleep(result.is_ok().then(|| start.elapsed()));
+        }
+        result
+    }
+
+    /// Reads what is there; `None` if nothing is, or it cannot be told without blocking.
+    fn look(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        loop {
+            let way = self.way.load(Ordering::Relaxed);
+            let result = match way {
+                way::SOCKET => stream::receive_now(fd, buffer),
+                way::PIPE => stream::read_now(fd, buffer),
+                _ => return None,
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if way == way::SOCKET && stream::is_no_socket(&error) => {
+                    self.way.store(way::PIPE, Ordering::Relaxed);
+                }
+                // The system has no such call for this descriptor; reading tells what else it is.
+                Err(_) if way == way::PIPE => self.way.store(way::NONE, Ordering::Relaxed),
+                result => return Some(result),
+            }
+        }
+    }
+}
