@@ -680,10 +680,20 @@ class Pool:
         workers: Number of workers.
         retries: How often a task is carried out again after its worker died.
         launch: Starts a worker that will call `serve`, and returns it with its name.
+        max_memory: A worker that has more bytes to itself is replaced after the task at hand.
+        max_tasks: After how many tasks a worker is replaced.
+        affinity: The CPUs of each worker, or `"spread"`: one for each in turn.
     """
 
     def __new__(
-        cls, workers: int, retries: int, launch: Callable[[WorkerBoot], tuple[Child, str]]
+        cls,
+        workers: int,
+        retries: int,
+        launch: Callable[[WorkerBoot], tuple[Child, str]],
+        *,
+        max_memory: int | None = None,
+        max_tasks: int | None = None,
+        affinity: Iterable[Iterable[int]] | str | None = None,
     ) -> Self: ...
     def apply(
         self,
@@ -691,8 +701,15 @@ class Pool:
         args: tuple[Any, ...],
         kwds: dict[str, Any],
         callbacks: _Callbacks | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
     ) -> ApplyResult[Any]:
-        """Submit one call."""
+        """Submit one call.
+
+        `timeout` is how many seconds a task may take from when a worker begins it. The worker is
+        killed then, and the task raises `TaskTimeoutError`.
+        """
 
     def map(
         self,
@@ -701,8 +718,15 @@ class Pool:
         chunksize: int,
         star: bool,
         callbacks: _Callbacks | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        fail_fast: bool = False,
     ) -> MapResult[Any]:
-        """Submit a call for every object of a list, `chunksize` of them in a task."""
+        """Submit a call for every object of a list, `chunksize` of them in a task.
+
+        With `fail_fast` the first task that fails cancels the others.
+        """
 
     def imap(
         self,
@@ -711,8 +735,18 @@ class Pool:
         chunksize: int,
         window: int,
         ordered: bool,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
     ) -> IMapIterator[Any]:
         """Submit calls for the objects of an iterable as their results are asked for."""
+
+    @property
+    def workers(self) -> int:
+        """Number of workers that the pool keeps up."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the pool has done and is doing, in numbers."""
 
     @property
     def state(self) -> str:
@@ -733,6 +767,9 @@ class WorkerBoot:
 
     def start_failed(self, reason: str) -> None:
         """Say why the worker cannot start. It must end then."""
+
+    def prepare(self) -> None:
+        """Run where the pool wants this worker to be, as `serve` does; for what comes before."""
 
     def serve(self, tasks: int | None = None) -> None:
         """Carry out tasks until the pool closes, at most `tasks` of them."""

@@ -7,6 +7,7 @@ __all__ = [
     "OwnerDiedError",
     "ProcessError",
     "TasksLostError",
+    "TaskTimeoutError",
     "TimeoutError",
     "WorkerDiedError",
 ]
@@ -22,12 +23,36 @@ class WorkerDiedError(ProcessError):
         pid: Process id of the worker.
         exitcode: Its exit code, negative for a signal, as in `Process.exitcode`.
         task: Index of the task among those of the same call.
+        out_of_memory: Whether the kernel was ending processes of the same control group for want of
+            memory; then this was most likely one of them.
     """
 
-    def __init__(self, message: str, pid: int, exitcode: int, task: int) -> None:
-        super().__init__(message, pid, exitcode, task)
+    def __init__(
+        self, message: str, pid: int, exitcode: int, task: int, out_of_memory: bool = False
+    ) -> None:
+        super().__init__(message, pid, exitcode, task, out_of_memory)
         self.pid = pid
         self.exitcode = exitcode
+        self.task = task
+        self.out_of_memory = out_of_memory
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TaskTimeoutError(TimeoutError):
+    """A task took longer than its own `timeout`; its worker was killed and replaced.
+
+    Attributes:
+        pid: Process id of the worker.
+        timeout: How long the task may take, in seconds.
+        task: Index of the task among those of the same call.
+    """
+
+    def __init__(self, message: str, pid: int, timeout: float, task: int) -> None:
+        super().__init__(message, pid, timeout, task)
+        self.pid = pid
+        self.timeout = timeout
         self.task = task
 
     def __str__(self) -> str:

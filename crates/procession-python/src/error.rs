@@ -30,11 +30,14 @@ use crate::wait::Interruption;
 mod python {
     use pyo3::import_exception;
 
+    // Imported when it is raised for the first time.
+    import_exception!(concurrent.futures, CancelledError);
     import_exception!(procession.context, AuthenticationError);
     import_exception!(procession.context, BufferTooShort);
     import_exception!(procession.errors, BrokenPoolError);
     import_exception!(procession.errors, ProcessError);
     import_exception!(procession.errors, TasksLostError);
+    import_exception!(procession.errors, TaskTimeoutError);
     import_exception!(procession.errors, TimeoutError);
     import_exception!(procession.errors, WorkerDiedError);
     import_exception!(queue, Empty);
@@ -330,6 +333,8 @@ impl From<PoolError> for EngineError {
             PoolError::Arena(source) => return source.into(),
             PoolError::Os { ref source, .. } => os_error(&error, source),
             PoolError::TimedOut => python::TimeoutError::new_err(()),
+            PoolError::Cancelled => python::CancelledError::new_err(error.to_string()),
+            PoolError::Affinity { .. } => PyValueError::new_err(error.to_string()),
             // The launcher is Python code, so this is what it raised.
             PoolError::Launch(source) => match source.downcast::<PyErr>() {
                 Ok(raised) => *raised,
@@ -344,6 +349,7 @@ impl From<ServeError> for EngineError {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Arena(source) => source.into(),
+            ServeError::Affinity(source) => source.into(),
             other => Self(PyRuntimeError::new_err(text_of(&other))),
         }
     }
@@ -353,6 +359,15 @@ impl From<TaskLost> for EngineError {
     fn from(lost: TaskLost) -> Self {
         Self(match lost {
             TaskLost::WorkerDied(death) => worker_died(&death),
+            TaskLost::Cancelled => python::CancelledError::new_err(lost.to_string()),
+            TaskLost::TimedOut(ref late) => {
+                let timeout = late.timeout.as_secs_f64();
+                let text = format!(
+                    "task {} took longer than {timeout} seconds; worker {} (pid {}) was killed",
+                    late.task, late.name, late.pid,
+                );
+                python::TaskTimeoutError::new_err((text, late.pid, timeout, late.task))
+            }
             TaskLost::Broken(breakage) => python::BrokenPoolError::new_err(breakage.to_string()),
             other => python::ProcessError::new_err(other.to_string()),
         })
@@ -361,7 +376,8 @@ impl From<TaskLost> for EngineError {
 
 fn worker_died(death: &WorkerDied) -> PyErr {
     let exitcode = death.status.python_exitcode();
-    python::WorkerDiedError::new_err((death.to_string(), death.pid, exitcode, death.task))
+    let WorkerDied { pid, task, out_of_memory, .. } = *death;
+    python::WorkerDiedError::new_err((death.to_string(), pid, exitcode, task, out_of_memory))
 }
 
 impl Interruption for WaitError {

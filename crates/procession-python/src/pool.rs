@@ -1,13 +1,16 @@
 //! The engine of `multiprocessing.pool.Pool`.
 
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use procession::pool::raw::{
-    Frames, JobRef, LaunchError, Launched, Launcher, Options, Order, Phase, RawPool, WorkerBoot,
+    Affinity, Frames, JobRef, LaunchError, Launched, Launcher, Options, Order, Phase, RawPool,
+    TaskOptions, WorkerBoot, WorkerState, WorkerStats,
 };
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFunction, PyList, PyTuple};
+use pyo3::types::{PyDict, PyFunction, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::draft::with_scratch;
@@ -38,6 +41,52 @@ impl Launcher for PyLauncher {
             None => Err("the interpreter is shutting down".into()),
         }
     }
+}
+
+/// How long a task may take. Python's seconds, of which there must be some.
+fn timeout_of(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    if seconds.is_nan() || seconds <= 0.0 {
+        return Err(PyValueError::new_err(format!("timeout must be positive, not {seconds}")));
+    }
+    // More than can be represented is for ever.
+    Ok(Duration::try_from_secs_f64(seconds).ok())
+}
+
+/// What the caller says about the tasks of a call.
+fn options_of(
+    timeout: Option<f64>,
+    retries: Option<u32>,
+    fail_fast: bool,
+) -> PyResult<TaskOptions> {
+    Ok(TaskOptions { timeout: timeout_of(timeout)?, retries, fail_fast })
+}
+
+/// A limit, of which 0 would be none at all.
+fn limit_of(name: &str, limit: Option<u64>) -> PyResult<Option<NonZero<u64>>> {
+    let Some(limit) = limit else { return Ok(None) };
+    let refused = || PyValueError::new_err(format!("{name} must be at least 1"));
+    Ok(Some(NonZero::new(limit).ok_or_else(refused)?))
+}
+
+/// `"spread"`, or the CPUs of each worker.
+fn affinity_of(affinity: Option<&Bound<'_, PyAny>>) -> PyResult<Affinity> {
+    let Some(affinity) = affinity else { return Ok(Affinity::Any) };
+    if let Ok(word) = affinity.cast::<PyString>() {
+        if word == "spread" {
+            return Ok(Affinity::Spread);
+        }
+        return Err(PyValueError::new_err(format!("affinity {word:?} is not known")));
+    }
+    let set = |cpus: PyResult<Bound<'_, PyAny>>| {
+        cpus?.try_iter()?.map(|cpu| cpu?.extract::<usize>()).collect::<PyResult<Vec<_>>>()
+    };
+    let sets = affinity.try_iter()?.map(set).collect::<PyResult<Vec<_>>>();
+    let sets = sets.map_err(|error| match error.is_instance_of::<PyTypeError>(affinity.py()) {
+        true => PyTypeError::new_err("affinity must be 'spread' or one set of CPUs per worker"),
+        false => error,
+    })?;
+    Ok(Affinity::Sets(sets))
 }
 
 /// Worker processes and the tasks that they carry out.
@@ -79,6 +128,7 @@ impl PyPool {
     }
 
     /// Submits one task for every object that `items` gives.
+    #[expect(clippy::too_many_arguments, reason = "each says one thing about the call")]
     fn submit<'py>(
         &self,
         py: Python<'py>,
@@ -86,10 +136,11 @@ impl PyPool {
         call: Call,
         shape: Shape,
         callbacks: Option<Callbacks>,
+        options: TaskOptions,
         items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
     ) -> EngineResult<Py<PyApplyResult>> {
         let job = self.job(function)?;
-        let batch = self.raw()?.batch(Order::Index)?;
+        let batch = self.raw()?.batch_with(Order::Index, options)?;
         let mut frames = Frames::new(&job, call.kind());
         for item in items {
             jobs::push(&mut frames, &item?)?;
@@ -116,20 +167,31 @@ impl PyPool {
 
     /// Start the workers. `launch` starts one: it takes a `WorkerBoot` and returns child and name.
     #[new]
+    #[pyo3(signature = (
+        workers, retries, launch, *, max_memory=None, max_tasks=None, affinity=None
+    ))]
     fn py_new(
         py: Python<'_>,
         workers: usize,
         retries: u32,
         launch: Py<PyAny>,
+        max_memory: Option<u64>,
+        max_tasks: Option<u64>,
+        affinity: Option<&Bound<'_, PyAny>>,
     ) -> EngineResult<Self> {
-        let options = Options { workers, retries };
+        let mut options = Options::new(workers);
+        options.retries = retries;
+        options.max_memory = limit_of("max_memory", max_memory)?;
+        options.max_tasks = limit_of("max_tasks", max_tasks)?;
+        options.affinity = affinity_of(affinity)?;
         let launcher = Box::new(PyLauncher(launch));
         let raw = py.detach(|| RawPool::start(options, launcher))?;
         Ok(Self { raw: Some(raw), last: Mutex::new(None), streams: Mutex::new(Vec::new()) })
     }
 
     /// Submit one call.
-    #[pyo3(signature = (func, args, kwds, callbacks=None))]
+    #[pyo3(signature = (func, args, kwds, callbacks=None, *, timeout=None, retries=None))]
+    #[expect(clippy::too_many_arguments, reason = "as Python has them")]
     fn apply(
         &self,
         py: Python<'_>,
@@ -137,13 +199,21 @@ impl PyPool {
         args: &Bound<'_, PyTuple>,
         kwds: &Bound<'_, PyDict>,
         callbacks: Option<Callbacks>,
+        timeout: Option<f64>,
+        retries: Option<u32>,
     ) -> EngineResult<Py<PyApplyResult>> {
+        let options = options_of(timeout, retries, false)?;
         let payload = PyTuple::new(py, [args.as_any(), kwds.as_any()])?.into_any();
-        self.submit(py, func, Call::Full, Shape::Single, callbacks, [Ok(payload)].into_iter())
+        let items = [Ok(payload)].into_iter();
+        self.submit(py, func, Call::Full, Shape::Single, callbacks, options, items)
     }
 
     /// Submit a call for every object of a list, `chunksize` of them in a task.
-    #[pyo3(signature = (func, items, chunksize, star, callbacks=None))]
+    #[pyo3(signature = (
+        func, items, chunksize, star, callbacks=None, *, timeout=None, retries=None,
+        fail_fast=false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "as Python has them")]
     fn map(
         &self,
         py: Python<'_>,
@@ -152,19 +222,27 @@ impl PyPool {
         chunksize: usize,
         star: bool,
         callbacks: Option<Callbacks>,
+        timeout: Option<f64>,
+        retries: Option<u32>,
+        fail_fast: bool,
     ) -> EngineResult<Py<PyApplyResult>> {
+        let options = options_of(timeout, retries, fail_fast)?;
         if chunksize <= 1 {
             let call = if star { Call::Star } else { Call::Item };
-            return self.submit(py, func, call, Shape::List, callbacks, items.iter().map(Ok));
+            let items = items.iter().map(Ok);
+            return self.submit(py, func, call, Shape::List, callbacks, options, items);
         }
         let call = if star { Call::Stars } else { Call::Items };
         let starts = (0..items.len()).step_by(chunksize);
         let chunks = starts.map(|start| Ok(items.get_slice(start, start + chunksize).into_any()));
-        self.submit(py, func, call, Shape::Chunks, callbacks, chunks)
+        self.submit(py, func, call, Shape::Chunks, callbacks, options, chunks)
     }
 
     /// Submit calls for the objects of an iterable as their results are asked for.
-    #[pyo3(signature = (func, iterable, chunksize, window, ordered))]
+    #[pyo3(signature = (
+        func, iterable, chunksize, window, ordered, *, timeout=None, retries=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "as Python has them")]
     fn imap(
         &self,
         py: Python<'_>,
@@ -173,7 +251,10 @@ impl PyPool {
         chunksize: usize,
         window: usize,
         ordered: bool,
+        timeout: Option<f64>,
+        retries: Option<u32>,
     ) -> EngineResult<Py<PyIMapIterator>> {
+        let options = options_of(timeout, retries, false)?;
         let source = Source {
             input: iterable.try_iter()?.unbind(),
             job: self.job(func)?,
@@ -181,12 +262,41 @@ impl PyPool {
             window,
         };
         let order = if ordered { Order::Index } else { Order::Finish };
-        let stream = Stream::new(py, self.raw()?.batch(order)?, source)?;
+        let stream = Stream::new(py, self.raw()?.batch_with(order, options)?, source)?;
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(&stream));
         drop(streams);
         PyIMapIterator::new(py, stream, ordered)
+    }
+
+    /// Number of workers that the pool keeps up.
+    #[getter]
+    fn workers(&self) -> PyResult<usize> {
+        Ok(self.raw()?.workers())
+    }
+
+    /// What the pool has done and is doing, in numbers.
+    fn stats<'py>(&self, py: Python<'py>) -> EngineResult<Bound<'py, PyDict>> {
+        let stats = self.raw()?.stats()?;
+        let numbers = PyDict::new(py);
+        for (name, number) in [
+            ("done", stats.done),
+            ("failed", stats.failed),
+            ("lost", stats.lost),
+            ("timed_out", stats.timed_out),
+            ("cancelled", stats.cancelled),
+            ("waiting", stats.waiting as u64),
+            ("running", stats.running as u64),
+            ("retries", stats.retries),
+            ("deaths", stats.deaths),
+            ("restarts", stats.restarts),
+        ] {
+            numbers.set_item(name, number)?;
+        }
+        let workers = stats.workers.iter().map(|worker| worker_stats(py, worker));
+        numbers.set_item("workers", workers.collect::<PyResult<Vec<_>>>()?)?;
+        Ok(numbers)
     }
 
     /// `RUN`, `CLOSE` or `TERMINATE`; `INHERITED` in a process that does not own the pool.
@@ -222,6 +332,23 @@ impl PyPool {
         let raw = self.raw()?;
         Ok(blocking(py, || raw.join(None))??)
     }
+}
+
+fn worker_stats<'py>(py: Python<'py>, worker: &WorkerStats) -> PyResult<Bound<'py, PyDict>> {
+    let state = match worker.state {
+        WorkerState::Starting => "starting",
+        WorkerState::Idle => "idle",
+        WorkerState::Running => "running",
+        _ => "ending",
+    };
+    let numbers = PyDict::new(py);
+    numbers.set_item("pid", worker.pid)?;
+    numbers.set_item("name", &worker.name)?;
+    numbers.set_item("state", state)?;
+    numbers.set_item("since", worker.since.map(|time| time.as_secs_f64()))?;
+    numbers.set_item("tasks", worker.tasks)?;
+    numbers.set_item("busy", worker.busy.as_secs_f64())?;
+    Ok(numbers)
 }
 
 impl Drop for PyPool {

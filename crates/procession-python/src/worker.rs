@@ -26,6 +26,11 @@ impl PyWorkerBoot {
         self.0.start_failed(reason);
     }
 
+    /// Run where the pool wants this worker to be. `serve` does so too; this is for what comes before.
+    fn prepare(&self) -> EngineResult<()> {
+        Ok(self.0.prepare()?)
+    }
+
     /// Carry out tasks until the pool closes, at most `tasks` of them.
     #[pyo3(signature = (tasks=None))]
     fn serve(&self, py: Python<'_>, tasks: Option<u64>) -> EngineResult<()> {

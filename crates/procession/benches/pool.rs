@@ -1,8 +1,9 @@
-//! Tasks that do next to nothing, on two workers: what a task costs by itself.
+//! What a task costs by itself, what a second worker brings, and what a pool costs by itself.
 
 use std::time::Instant;
 
 use procession::pool::Pool;
+use procession::process::StartMethod;
 use procession_testing::Report;
 
 const WORKERS: usize = 2;
@@ -40,7 +41,43 @@ fn main() {
         }
         (count, start.elapsed())
     });
+
+    // Its thread would forbid to fork.
+    drop(pool);
+    let calls = report.scaled(50);
+    for workers in [1, 2] {
+        let pool = Pool::new(workers).expect("the pool starts");
+        pool.map_chunked(1, count_primes, [10; 8]).expect("no task fails");
+        report.measure(format!("processor-bound tasks, workers: {workers}"), "tasks", || {
+            let start = Instant::now();
+            let items = std::iter::repeat_n(20_000, calls as usize);
+            pool.map_chunked(1, count_primes, items).expect("no task fails");
+            (calls, start.elapsed())
+        });
+    }
+
+    let pools = report.scaled(20);
+    for (name, method) in [("spawn", StartMethod::Spawn), ("fork", StartMethod::Fork)] {
+        report.measure(format!("pool of two, one task, join: {name}"), "pools", || {
+            let start = Instant::now();
+            for _ in 0..pools {
+                let pool = Pool::builder().workers(WORKERS).start_method(method);
+                let pool = pool.build().expect("the pool starts");
+                assert_eq!(pool.apply(successor, 1).expect("no task fails"), 2);
+                pool.close().expect("it is this process's pool");
+                pool.join().expect("it is closed");
+            }
+            (pools, start.elapsed())
+        });
+    }
     report.finish();
+}
+
+/// Keeps a processor busy for a while.
+fn count_primes(limit: u64) -> usize {
+    (2..limit)
+        .filter(|number| (2..=number.isqrt()).all(|factor| !number.is_multiple_of(factor)))
+        .count()
 }
 
 fn successor(number: u64) -> u64 {

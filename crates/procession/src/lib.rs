@@ -5,7 +5,7 @@
 //! |-----------------|----------------------------------------------------------------------|
 //! | [`process`]     | child processes by fork, spawn and fork server, and their results    |
 //! | [`mod@command`] | external programs, as processes like any others                      |
-//! | [`pool`]        | pools of worker processes: `map`, `imap_unordered`, `submit`         |
+//! | [`pool`]        | pools of worker processes: `map`, `imap`, `submit`, timeouts         |
 //! | [`channel`]     | queues between any processes of a tree; pipes, listeners and clients |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
 //! | [`pickle`]      | what Python programs send each other, written and read without Python |

@@ -2,9 +2,10 @@
 //!
 //! | lock      | held while                                   | may be taken under       |
 //! |-----------|----------------------------------------------|--------------------------|
-//! | `drain`   | results are received and handed to batches   | nothing                  |
+//! | `drain`   | results are received and handed to batches   | `sentences`              |
 //! | `batches` | a batch is looked up, added or removed       | `drain`                  |
 //! | a batch's | its slots change                             | `drain`                  |
+//! | `sentences` | a worker is arrested and its task given an outcome | nothing                  |
 //! | `phase` and the other small ones | one field is read or written | all the others         |
 //!
 //! No lock is held while a thread sleeps, while a worker is launched or while a callback runs.
@@ -18,26 +19,31 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::channel::Message;
 use crate::error::WaitError;
-use crate::pool::batch::{Batch, Callback, Death, Goal, Kept, Order, Progress};
+use crate::pool::batch::{Batch, Callback, Death, Goal, Kept, Order, Progress, TaskOptions};
 use crate::pool::error::{Breakage, PoolError, TaskLost};
 use crate::pool::frame::{RESULT_HEADER, ResultHeader, TaskId};
 use crate::pool::frames::Frames;
 use crate::pool::home::Home;
 use crate::pool::job::JobCache;
+use crate::pool::post::Post;
 use crate::pool::state::Orders;
+use crate::pool::stats::Tally;
 use crate::pool::transport::Transport;
 use crate::pool::turn::Turn;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::shm::{ArenaError, Pins};
-use crate::sys::fd;
+use crate::sys::{clock, fd};
 
 /// The most results to take in at once, and the most that pile up before a waiting owner is woken.
 const MOST_AT_ONCE: usize = 1024;
+
+/// Numbers of batches are counted modulo one more than this.
+const MOST_BATCHES: u32 = u32::MAX >> 1;
 
 /// How long to wait for room in the arena before trying again.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
@@ -69,8 +75,17 @@ pub(super) struct Core {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) workers: usize,
     pub(super) jobs: Mutex<JobCache>,
-    pub(super) pids: Mutex<Vec<u32>>,
+    /// The workers that live.
+    pub(super) posts: Mutex<Vec<Arc<Post>>>,
     pub(super) restarts: AtomicU64,
+    pub(super) tally: Tally,
+    /// Held from the arrest of a worker until its task has its outcome.
+    pub(super) sentences: Mutex<()>,
+    /// How many batches with a timeout there are, and how often one was given tasks.
+    timed: AtomicU32,
+    timed_ever: AtomicU64,
+    /// Until when the pool's thread looks at no timeouts, in nanoseconds.
+    unwatched_until: AtomicU64,
     retries: u32,
     phase: Mutex<Phase>,
     table: Mutex<Table>,
@@ -78,12 +93,18 @@ pub(super) struct Core {
     /// How many results were taken in.
     results: AtomicU64,
     turn: Turn,
-    /// Wakes the pool's thread.
+    /// Wakes the pool's thread from its sleep on descriptors.
     control: OwnedFd,
+    /// Whether it sleeps on descriptors, or is about to, as 0 or 1.
+    polling: AtomicU32,
+    /// How often it was called for.
+    summons: AtomicU64,
     /// What workers said about why they cannot start, by seat.
     start_failures: Mutex<HashMap<u32, String>>,
     /// How many callbacks wait for their batch.
     armed: AtomicU32,
+    /// The batch of the last of them.
+    armed_last: Mutex<Weak<Batch>>,
     callbacks: Mutex<Vec<Callback>>,
     /// Whether all tasks of an ended pool have an outcome, as 0 or 1.
     swept: AtomicU32,
@@ -103,8 +124,13 @@ impl Core {
             transport,
             workers,
             jobs: Mutex::default(),
-            pids: Mutex::default(),
+            posts: Mutex::default(),
             restarts: AtomicU64::new(0),
+            tally: Tally::new(),
+            sentences: Mutex::default(),
+            timed: AtomicU32::new(0),
+            timed_ever: AtomicU64::new(0),
+            unwatched_until: AtomicU64::new(0),
             retries,
             phase: Mutex::new(Phase::Running),
             table: Mutex::default(),
@@ -112,8 +138,11 @@ impl Core {
             results: AtomicU64::new(0),
             turn: Turn::new(),
             control,
+            polling: AtomicU32::new(0),
+            summons: AtomicU64::new(0),
             start_failures: Mutex::default(),
             armed: AtomicU32::new(0),
+            armed_last: Mutex::default(),
             callbacks: Mutex::default(),
             swept: AtomicU32::new(0),
             finished: AtomicU32::new(0),
@@ -186,14 +215,18 @@ impl Core {
         lock(&self.table).batches.values().map(|batch| batch.unfinished()).sum()
     }
 
-    pub(super) fn add_batch(&self, order: Order) -> Arc<Batch> {
+    pub(super) fn add_batch(&self, order: Order, options: TaskOptions) -> Arc<Batch> {
+        let timed = options.timeout.is_some();
+        if timed {
+            self.timed.fetch_add(1, Ordering::SeqCst);
+        }
         let mut table = lock(&self.table);
         loop {
-            table.last_id = table.last_id.wrapping_add(1);
+            table.last_id = table.last_id.wrapping_add(1) & MOST_BATCHES;
             let id = table.last_id;
             // 0 is no batch, and a batch may have lived while all other numbers were used up.
             if id != 0 && !table.batches.contains_key(&id) {
-                let batch = Arc::new(Batch::new(id, order));
+                let batch = Arc::new(Batch::new(id, order, options, self.retries));
                 table.batches.insert(id, Arc::clone(&batch));
                 return batch;
             }
@@ -202,8 +235,41 @@ impl Core {
 
     fn remove_batch(&self, id: u32) {
         let removed = lock(&self.table).batches.remove(&id);
-        // Its outcomes go after the lock has been let go.
-        drop(removed);
+        if removed.is_some_and(|batch| batch.timeout.is_some()) {
+            self.timed.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The shortest timeout of a batch that has unfinished tasks.
+    pub(super) fn shortest_timeout(&self) -> Option<Duration> {
+        if self.timed.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let table = lock(&self.table);
+        let timed = table.batches.values().filter_map(|batch| Some((batch, batch.timeout?)));
+        timed.filter(|(batch, _)| batch.unfinished() > 0).map(|(_, timeout)| timeout).min()
+    }
+
+    /// How often a batch with a timeout was given tasks.
+    pub(super) fn timed_ever(&self) -> u64 {
+        self.timed_ever.load(Ordering::SeqCst)
+    }
+
+    /// The pool's thread looks at no timeouts until then, unless it is woken.
+    pub(super) fn set_unwatched_until(&self, until: Option<Instant>) {
+        let pause = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let until = pause.map_or(u64::MAX, |pause| clock::now().saturating_add(clock::span(pause)));
+        self.unwatched_until.store(until, Ordering::SeqCst);
+    }
+
+    /// Has the pool's thread watch a batch, whose tasks may take so long.
+    fn watch(&self, timeout: Duration) {
+        // For the pool's thread, which looks at this after it has said how long it will not look.
+        self.timed_ever.fetch_add(1, Ordering::SeqCst);
+        let first_due = clock::now().saturating_add(clock::span(timeout));
+        if first_due < self.unwatched_until.load(Ordering::SeqCst) {
+            self.wake_supervisor();
+        }
     }
 
     /// Throws away the outcomes of a batch, also those to come.
@@ -218,7 +284,10 @@ impl Core {
         if frames.is_empty() {
             return self.check_open();
         }
-        batch.extend(frames, self.retries, || self.check_open())?;
+        batch.extend(frames, || self.check_open())?;
+        if let Some(timeout) = batch.timeout {
+            self.watch(timeout);
+        }
         while !frames.is_empty() {
             let result = self.transport.submit(frames, frames.first());
             match result.map_err(|error| self.make_room(error, frames.len())) {
@@ -314,7 +383,13 @@ impl Core {
     }
 
     /// Does what progress of a batch calls for. Returns whether a follower waits for it.
-    fn follow_up(&self, batch: &Batch, progress: Progress) -> bool {
+    pub(super) fn follow_up(&self, batch: &Batch, progress: Progress) -> bool {
+        if progress.failed {
+            self.give_up_batch(batch);
+        }
+        if progress.forget {
+            self.transport.forget(batch.id);
+        }
         if progress.over {
             self.remove_batch(batch.id);
         }
@@ -328,7 +403,7 @@ impl Core {
         progress.awaited
     }
 
-    fn batch(&self, id: TaskId) -> Option<Arc<Batch>> {
+    pub(super) fn batch(&self, id: TaskId) -> Option<Arc<Batch>> {
         lock(&self.table).batches.get(&id.batch).cloned()
     }
 
@@ -346,12 +421,18 @@ impl Core {
 
     /// Settles the account of a dead worker that had begun the task `claim`.
     pub(super) fn settle_death(&self, claim: Option<TaskId>, death: Death) {
+        // Who has arrested it is done with its task after this.
+        drop(lock(&self.sentences));
         let guard = lock(&self.drain);
         if self.drain_under(&guard) {
             self.transport.wake();
         }
         let Some((id, batch)) = claim.and_then(|id| Some((id, self.batch(id)?))) else { return };
-        let (again, mut progress) = batch.lose(id.index, death, self.retries);
+        let (again, mut progress) = batch.lose(id.index, death);
+        let counter = if again.is_some() { &self.tally.retries } else { &self.tally.lost };
+        if again.is_some() || progress.finished {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(error) = again.and_then(|kept| self.resubmit(&kept).err()) {
             progress = batch.refuse(id.index, format!("could not be submitted again: {error}"));
         }
@@ -433,9 +514,47 @@ impl Core {
         self.turn.wake_followers();
     }
 
+    /// Has the pool's thread look around, wherever it sleeps.
     pub(super) fn wake_supervisor(&self) {
-        // The one way to fail is a counter that is full, and then the thread is woken anyway.
-        let _ = fd::eventfd_signal(self.control.as_fd());
+        self.summons.fetch_add(1, Ordering::SeqCst);
+        if self.polling.load(Ordering::SeqCst) != 0 {
+            // The one way to fail is a counter that is full, and then the thread is woken anyway.
+            let _ = fd::eventfd_signal(self.control.as_fd());
+        } else {
+            self.transport.wake();
+        }
+    }
+
+    /// How often the pool's thread was called for.
+    pub(super) fn summons(&self) -> u64 {
+        self.summons.load(Ordering::SeqCst)
+    }
+
+    /// The pool's thread is about to sleep on descriptors, or has done so.
+    pub(super) fn set_polling(&self, polling: bool) {
+        self.polling.store(u32::from(polling), Ordering::SeqCst);
+    }
+
+    /// The pool's thread, which is to call callbacks, takes results in until it is called for, `deadline`
+    /// has passed, or another thread takes them in. Returns whether it is the one that waits for results.
+    pub(super) fn lead_for_callbacks(&self, summons: u64, deadline: Option<Instant>) -> bool {
+        let Some(_lead) = self.turn.try_lead() else { return false };
+        let look = || (self.summons() != summons || self.has_callbacks()).then_some(());
+        // Interrupted or too late: the caller looks around either way.
+        let _ = self.lead(deadline, look, || self.awaited_by_callbacks());
+        true
+    }
+
+    fn has_callbacks(&self) -> bool {
+        !lock(&self.callbacks).is_empty()
+    }
+
+    /// How many results the next callback takes at least.
+    fn awaited_by_callbacks(&self) -> usize {
+        match self.armed.load(Ordering::SeqCst) {
+            1 => lock(&self.armed_last).upgrade().map_or(1, |batch| batch.unfinished()),
+            _ => 1,
+        }
     }
 
     pub(super) fn control(&self) -> &OwnedFd {
@@ -444,14 +563,23 @@ impl Core {
 
     /// Has `callback` called on the pool's thread when the batch is complete; here, if that thread is
     /// done.
-    pub(super) fn arm(&self, batch: &Batch, callback: Callback) {
-        self.armed.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn arm(&self, batch: &Arc<Batch>, callback: Callback) {
+        *lock(&self.armed_last) = Arc::downgrade(batch);
+        let armed_before = self.armed.fetch_add(1, Ordering::SeqCst);
         let progress = batch.add_callback(callback);
         self.follow_up(batch, progress);
         if self.is_finished() {
             self.run_callbacks();
         }
-        self.wake_supervisor();
+        if armed_before == 0 || self.polling.load(Ordering::SeqCst) != 0 {
+            self.wake_supervisor();
+        } else {
+            // It takes results in already, and from now on each is worth a look.
+            self.transport.set_wake_at(1);
+            if self.transport.unread() > 0 {
+                self.transport.wake();
+            }
+        }
     }
 
     /// Whether a callback waits for results that nobody may be taking in.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::WaitError;
 use crate::process::ExitStatus;
@@ -33,6 +34,13 @@ pub enum PoolError {
     Launch(LaunchError),
     /// The arena has no room for the pool, or for the tasks although all others were done.
     Arena(ArenaError),
+    /// The batch was cancelled and takes no more tasks.
+    Cancelled,
+    /// Workers were to run on a processor that this process may not use, or on none at all.
+    Affinity {
+        /// The processor; `None` for an empty set.
+        cpu: Option<usize>,
+    },
     /// The deadline passed first.
     TimedOut,
     /// A signal handler ran in this thread. Call again to go on.
@@ -60,6 +68,13 @@ impl fmt::Display for PoolError {
             Self::Broken(breakage) => breakage.fmt(f),
             Self::Launch(_) => f.write_str("a worker could not be started"),
             Self::Arena(_) => f.write_str("the arena has no room"),
+            Self::Cancelled => {
+                f.write_str("the tasks were cancelled; no more can be added to them")
+            }
+            Self::Affinity { cpu: Some(cpu) } => {
+                write!(f, "processor {cpu} is not among those that this process may use")
+            }
+            Self::Affinity { cpu: None } => f.write_str("a worker needs at least one processor"),
             Self::TimedOut => WaitError::TimedOut.fmt(f),
             Self::Interrupted => WaitError::Interrupted.fmt(f),
             Self::Os { call, .. } => write!(f, "{call} failed"),
@@ -125,17 +140,49 @@ pub struct WorkerDied {
     pub task: usize,
     /// How many times the task was begun.
     pub attempts: u32,
+    /// Whether the worker was killed while the kernel ended processes of its control group for want of
+    /// memory: most likely it was one of them.
+    pub out_of_memory: bool,
 }
 
 impl fmt::Display for WorkerDied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, name, status, task, attempts } = self;
+        let Self { pid, name, status, task, attempts, out_of_memory } = self;
         write!(f, "worker {name} (pid {pid}) ended during task {task}: {status}")?;
-        if *attempts > 1 { write!(f, " (attempt {attempts})") } else { Ok(()) }
+        if *attempts > 1 {
+            write!(f, " (attempt {attempts})")?;
+        }
+        if *out_of_memory {
+            f.write_str("; the kernel is ending processes for want of memory: use fewer workers, or give each task less to hold")?;
+        }
+        Ok(())
     }
 }
 
 impl Error for WorkerDied {}
+
+/// A task took longer than it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// Process id of the worker that ran it, which was killed.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// How long the task may take.
+    pub timeout: Duration,
+    /// Which task it was, counted from 0 in its batch.
+    pub task: usize,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, name, timeout, task } = self;
+        write!(f, "task {task} took longer than {timeout:?}; worker {name} (pid {pid}) was killed")
+    }
+}
+
+impl Error for TimedOut {}
 
 /// Why a task has no result, if it was not the task's own doing.
 #[derive(Debug, Clone)]
@@ -143,6 +190,10 @@ impl Error for WorkerDied {}
 pub enum TaskLost {
     /// The worker that ran it died.
     WorkerDied(WorkerDied),
+    /// It took longer than it may, and its worker was killed.
+    TimedOut(TimedOut),
+    /// It was cancelled, or another task of its batch failed and ended the batch.
+    Cancelled,
     /// The worker could not find the function, or could not send the result.
     Refused(String),
     /// The pool broke first.
@@ -155,6 +206,8 @@ impl fmt::Display for TaskLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WorkerDied(died) => died.fmt(f),
+            Self::TimedOut(timed_out) => timed_out.fmt(f),
+            Self::Cancelled => f.write_str("the task was cancelled"),
             Self::Refused(reason) => f.write_str(reason),
             Self::Broken(breakage) => breakage.fmt(f),
             Self::Terminated => f.write_str("the pool was terminated before the task was done"),

@@ -4,7 +4,7 @@
 //! |--------|-------|----------------------------------------------------------------------|
 //! | id     | 0–7   | batch in the upper half, index in the lower; 0 is no task: look around |
 //! | job    | 8–15  | handle of the function's bytes                                       |
-//! | kind   | 16–23 | the lower half for the runner, the upper half 0                      |
+//! | kind   | 16–23 | the lower half for the runner, [`Care`] in the upper                 |
 //! | payload | 24–  | for the runner                                                       |
 //!
 //! | result | bytes | meaning                                                              |
@@ -24,7 +24,7 @@ pub(super) const RESULT_HEADER: usize = 16;
 /// Names one task: the batch it belongs to and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TaskId {
-    /// Never 0.
+    /// Never 0, and never with the top bit set; see [`gate`](super::gate).
     pub(super) batch: u32,
     pub(super) index: u32,
 }
@@ -41,6 +41,25 @@ impl TaskId {
     }
 }
 
+/// What a worker has to see to besides running the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Care {
+    /// Somebody watches how long it takes: the moment it begins is to be exact.
+    pub(super) timed: bool,
+    /// The owner is to be woken at once if it fails.
+    pub(super) urgent: bool,
+}
+
+impl Care {
+    fn bits(self) -> u32 {
+        u32::from(self.timed) | u32::from(self.urgent) << 1
+    }
+
+    fn from_bits(bits: u32) -> Self {
+        Self { timed: bits & 1 != 0, urgent: bits & 2 != 0 }
+    }
+}
+
 /// The header of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TaskHeader {
@@ -48,17 +67,20 @@ pub(super) struct TaskHeader {
     pub(super) id: Option<TaskId>,
     pub(super) job: u64,
     pub(super) kind: u32,
+    pub(super) care: Care,
 }
 
 impl TaskHeader {
     /// The header that is no task.
-    pub(super) const LOOK_AROUND: Self = Self { id: None, job: 0, kind: 0 };
+    pub(super) const LOOK_AROUND: Self =
+        Self { id: None, job: 0, kind: 0, care: Care { timed: false, urgent: false } };
 
     pub(super) fn to_bytes(self) -> [u8; TASK_HEADER] {
         let mut bytes = [0; TASK_HEADER];
         bytes[..8].copy_from_slice(&self.id.map_or(0, TaskId::bits).to_le_bytes());
         bytes[8..16].copy_from_slice(&self.job.to_le_bytes());
-        bytes[16..].copy_from_slice(&u64::from(self.kind).to_le_bytes());
+        let kind = u64::from(self.care.bits()) << 32 | u64::from(self.kind);
+        bytes[16..].copy_from_slice(&kind.to_le_bytes());
         bytes
     }
 
@@ -67,7 +89,8 @@ impl TaskHeader {
         let (id, rest) = take_u64(record)?;
         let (job, rest) = take_u64(rest)?;
         let (kind, payload) = take_u64(rest)?;
-        Some((Self { id: TaskId::from_bits(id), job, kind: kind as u32 }, payload))
+        let care = Care::from_bits((kind >> 32) as u32);
+        Some((Self { id: TaskId::from_bits(id), job, kind: kind as u32, care }, payload))
     }
 }
 
@@ -83,11 +106,14 @@ pub(super) enum Status {
     Refused = 2,
     /// No task: the worker will exit, as it cannot start.
     StartFailed = 3,
+    /// The task was cancelled before the worker began it.
+    Skipped = 4,
 }
 
 impl Status {
     fn from_bits(bits: u32) -> Option<Self> {
-        [Self::Done, Self::Failed, Self::Refused, Self::StartFailed].get(bits as usize).copied()
+        let all = [Self::Done, Self::Failed, Self::Refused, Self::StartFailed, Self::Skipped];
+        all.get(bits as usize).copied()
     }
 }
 
@@ -134,16 +160,19 @@ mod tests {
     #[test]
     fn task_header_survives_the_trip() {
         let id = TaskId { batch: 7, index: u32::MAX };
-        let header = TaskHeader { id: Some(id), job: u64::MAX - 1, kind: 3 };
-        let mut record = header.to_bytes().to_vec();
-        record.extend_from_slice(b"payload");
-        assert_eq!(TaskHeader::split(&record), Some((header, &b"payload"[..])));
+        for (timed, urgent) in [(false, false), (true, false), (false, true), (true, true)] {
+            let care = Care { timed, urgent };
+            let header = TaskHeader { id: Some(id), job: u64::MAX - 1, kind: u32::MAX, care };
+            let mut record = header.to_bytes().to_vec();
+            record.extend_from_slice(b"payload");
+            assert_eq!(TaskHeader::split(&record), Some((header, &b"payload"[..])));
+        }
     }
 
     #[test]
     fn first_eight_bytes_of_a_task_are_its_id() {
         let id = TaskId { batch: 1, index: 0 };
-        let record = TaskHeader { id: Some(id), job: 2, kind: 3 }.to_bytes();
+        let record = TaskHeader { id: Some(id), job: 2, kind: 3, care: Care::default() }.to_bytes();
         assert_eq!(take_u64(&record).unwrap().0, id.bits(), "the claim would be wrong");
         assert_ne!(id.bits(), 0, "a claim of 0 means none");
     }
@@ -157,7 +186,8 @@ mod tests {
     #[test]
     fn result_header_survives_the_trip() {
         let id = Some(TaskId { batch: u32::MAX, index: 5 });
-        for status in [Status::Done, Status::Failed, Status::Refused, Status::StartFailed] {
+        for bits in 0..5 {
+            let status = Status::from_bits(bits).unwrap();
             let header = ResultHeader { id, status, seat: 63 };
             let record = header.to_bytes();
             assert_eq!(ResultHeader::split(&record), Some((header, &[][..])));

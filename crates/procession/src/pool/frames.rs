@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::frame::{TASK_HEADER, TaskHeader, TaskId};
+use crate::pool::frame::{Care, TASK_HEADER, TaskHeader, TaskId};
 use crate::pool::job::JobRef;
 use crate::shm::Pins;
 
@@ -117,11 +117,11 @@ impl Frames {
     }
 
     /// Writes the headers of all tasks that were not submitted.
-    pub(super) fn seal(&mut self, batch: u32, first_index: u32) {
+    pub(super) fn seal(&mut self, batch: u32, first_index: u32, care: Care) {
         for (place, number) in (self.submitted..self.ends.len()).enumerate() {
             let index = first_index.wrapping_add(place as u32);
             let id = Some(TaskId { batch, index });
-            let header = TaskHeader { id, job: self.job.handle(), kind: self.kind };
+            let header = TaskHeader { id, job: self.job.handle(), kind: self.kind, care };
             let start = self.start(number);
             self.bytes[start..start + TASK_HEADER].copy_from_slice(&header.to_bytes());
         }

@@ -21,14 +21,16 @@ use crate::process::function::Location;
 use crate::process::panics::{self, PanicReport};
 use crate::shm;
 
-/// The one kind of task there is.
-pub(super) const ITEMS: u32 = 0;
+/// The kind of tasks whose items are all run.
+pub(super) const ALL_ITEMS: u32 = 0;
+/// The kind of tasks that end with the first item that fails; those behind it have no outcome.
+pub(super) const UNTIL_FAILURE: u32 = 1;
 
 /// Bytes of the number of items at the start of a payload.
 const COUNT: usize = 4;
 
 /// [`run_items`], made for one function.
-type Entry = fn(&[u8], &mut Reply) -> RunStatus;
+pub(super) type Entry = fn(u32, &[u8], &mut Reply) -> RunStatus;
 
 /// Why one item has no value.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,14 +42,56 @@ pub(super) enum Fault {
     Encode(String),
 }
 
-/// What names the function in a job.
-pub(super) fn job_bytes<F, A, R>() -> Result<Vec<u8>, TaskError>
+/// What workers call for a function.
+pub(super) fn entry<F, A, R>(_function: F) -> Entry
 where
-    F: Fn(A) -> R + Copy,
+    F: Fn(A) -> R + Copy + Send + 'static,
     A: DeserializeOwned,
     R: Serialize,
 {
-    let entry: Entry = run_items::<F, A, R>;
+    const { assert!(size_of::<F>() == 0, "{}", NO_CAPTURES) };
+    run_items::<F, A, R, Always>
+}
+
+/// The same for a function that may fail.
+pub(super) fn fallible_entry<F, A, T, E>(_function: F) -> Entry
+where
+    F: Fn(A) -> Result<T, E> + Copy + Send + 'static,
+    A: DeserializeOwned,
+    T: Serialize,
+    E: Serialize,
+{
+    const { assert!(size_of::<F>() == 0, "{}", NO_CAPTURES) };
+    run_items::<F, A, Result<T, E>, Fallible>
+}
+
+const NO_CAPTURES: &str = "a worker can be given a function by its name, or a closure that captures nothing; pass what it needs with each item";
+
+/// Says whether a value that a function returned is a failure.
+trait Judge<R> {
+    fn is_failure(value: &R) -> bool;
+}
+
+/// For functions that return values.
+enum Always {}
+
+impl<R> Judge<R> for Always {
+    fn is_failure(_value: &R) -> bool {
+        false
+    }
+}
+
+/// For functions that return results.
+enum Fallible {}
+
+impl<T, E> Judge<Result<T, E>> for Fallible {
+    fn is_failure(value: &Result<T, E>) -> bool {
+        value.is_err()
+    }
+}
+
+/// What names the function in a job.
+pub(super) fn job_bytes(entry: Entry) -> Result<Vec<u8>, TaskError> {
     let location = Location::of(entry as usize).map_err(|_| TaskError::NotInExecutable)?;
     postcard::to_stdvec(&location).map_err(|error| TaskError::Encode { reason: error.to_string() })
 }
@@ -72,6 +116,8 @@ pub(super) fn values<R: DeserializeOwned>(
 ) -> impl Iterator<Item = Result<R, TaskError>> {
     let mut rest = Ok(reply);
     (0..items).map(move |_| match rest.clone() {
+        // An item of the same task has failed first.
+        Ok([]) => Err(TaskError::Cancelled),
         Ok(bytes) => match postcard::take_from_bytes::<Result<R, Fault>>(bytes) {
             Ok((value, behind)) => {
                 rest = Ok(behind);
@@ -116,36 +162,52 @@ impl FunctionRunner {
 }
 
 impl Runner for FunctionRunner {
-    fn run(&mut self, job: Job<'_>, _kind: u32, payload: &[u8], reply: &mut Reply) -> RunStatus {
+    fn run(&mut self, job: Job<'_>, kind: u32, payload: &[u8], reply: &mut Reply) -> RunStatus {
         match self.entry(job) {
-            Ok(entry) => entry(payload, reply),
-            Err(reason) => {
-                reply.bytes().extend_from_slice(reason.as_bytes());
-                RunStatus::Failed
-            }
+            Ok(entry) => entry(kind, payload, reply),
+            Err(reason) => refuse(payload, &reason, reply),
         }
     }
 }
 
-/// Runs the items of one task.
-fn run_items<F, A, R>(payload: &[u8], reply: &mut Reply) -> RunStatus
+/// The number of items in a task, and the items.
+fn split_count(payload: &[u8]) -> Option<(usize, &[u8])> {
+    let (count, items) = payload.split_first_chunk::<COUNT>()?;
+    Some((u32::from_le_bytes(*count) as usize, items))
+}
+
+/// Writes the reply of a task of which no item can be run.
+fn refuse(payload: &[u8], reason: &str, reply: &mut Reply) -> RunStatus {
+    let count = split_count(payload).map_or(0, |(count, _)| count);
+    let fault = || Err::<(), _>(Fault::Decode(reason.to_owned()));
+    write_outcomes((0..count).map(|_| fault()).collect(), reply.bytes());
+    RunStatus::Failed
+}
+
+/// Runs the items of one task. It has failed if one of them has.
+fn run_items<F, A, R, J>(kind: u32, payload: &[u8], reply: &mut Reply) -> RunStatus
 where
     F: Fn(A) -> R + Copy,
     A: DeserializeOwned,
     R: Serialize,
+    J: Judge<R>,
 {
-    let Some((count, mut rest)) = payload.split_first_chunk::<COUNT>() else {
-        reply.bytes().extend_from_slice(b"the task is too short");
-        return RunStatus::Failed;
+    let Some((count, mut rest)) = split_count(payload) else {
+        return refuse(payload, "the task is too short", reply);
     };
-    let count = u32::from_le_bytes(*count) as usize;
     let mut outcomes = Vec::with_capacity(count.min(payload.len()));
+    let mut failed = false;
     for _ in 0..count {
-        outcomes.push(run_item::<F, A, R>(&mut rest));
+        let outcome = run_item::<F, A, R>(&mut rest);
+        failed |= outcome.as_ref().map_or(true, J::is_failure);
+        outcomes.push(outcome);
+        if failed && kind == UNTIL_FAILURE {
+            break;
+        }
     }
-    let ((), pins) = shm::pack(|| write_outcomes(outcomes, reply.bytes()));
+    let (all_written, pins) = shm::pack(|| write_outcomes(outcomes, reply.bytes()));
     reply.pin(pins);
-    RunStatus::Done
+    if failed || !all_written { RunStatus::Failed } else { RunStatus::Done }
 }
 
 /// Takes an argument off the front of `rest` and calls the function with it.
@@ -168,9 +230,10 @@ where
     }
 }
 
-/// Appends outcomes. One that does not serialize is replaced by a fault.
-fn write_outcomes<R: Serialize>(mut outcomes: Vec<Result<R, Fault>>, buffer: &mut Vec<u8>) {
+/// Appends outcomes. One that does not serialize is replaced by a fault; returns whether there was none.
+fn write_outcomes<R: Serialize>(mut outcomes: Vec<Result<R, Fault>>, buffer: &mut Vec<u8>) -> bool {
     let mut written = 0;
+    let mut all = true;
     while written < outcomes.len() {
         let mut start = buffer.len();
         let write = || {
@@ -182,14 +245,16 @@ fn write_outcomes<R: Serialize>(mut outcomes: Vec<Result<R, Fault>>, buffer: &mu
             Ok(())
         };
         let fault = match panics::catch(write) {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return all,
             Ok(Err(error)) => encode_fault(&error),
             Err(report) => Fault::Panicked(report),
         };
         buffer.truncate(start);
         // A fault is text, and serializes.
         outcomes[written] = Err(fault);
+        all = false;
     }
+    all
 }
 
 fn encode_fault(error: &postcard::Error) -> Fault {
@@ -226,7 +291,7 @@ mod tests {
             postcard::to_io(item, &mut payload).unwrap();
         }
         let mut reply = Reply::for_test();
-        assert_eq!(run_items::<F, A, R>(&payload, &mut reply), RunStatus::Done);
+        run_items::<F, A, R, Always>(ALL_ITEMS, &payload, &mut reply);
         values(reply.written(), items.len()).collect()
     }
 
@@ -249,19 +314,58 @@ mod tests {
         let mut payload = 2_u32.to_le_bytes().to_vec();
         postcard::to_io(&4_u32, &mut payload).unwrap();
         let mut reply = Reply::for_test();
-        assert_eq!(run_with(halve, &payload, &mut reply), RunStatus::Done);
+        assert_eq!(run_with(halve, ALL_ITEMS, &payload, &mut reply), RunStatus::Failed);
         let values: Vec<Result<u32, _>> = values(reply.written(), 2).collect();
         assert_eq!(*values[0].as_ref().unwrap(), 2);
         assert!(matches!(values[1], Err(TaskError::Decode { .. })));
     }
 
-    fn run_with<F, A, R>(_: F, payload: &[u8], reply: &mut Reply) -> RunStatus
+    #[test]
+    fn task_that_ends_with_a_failure_leaves_the_rest_undone() {
+        let mut payload = 4_u32.to_le_bytes().to_vec();
+        for item in [2_u32, 3, 4, 5] {
+            postcard::to_io(&item, &mut payload).unwrap();
+        }
+        let mut reply = Reply::for_test();
+        assert_eq!(run_with(halve, UNTIL_FAILURE, &payload, &mut reply), RunStatus::Failed);
+        let values: Vec<Result<u32, _>> = values(reply.written(), 4).collect();
+        assert_eq!(*values[0].as_ref().unwrap(), 1);
+        assert!(matches!(values[1], Err(TaskError::Panicked { .. })));
+        assert!(values[2..].iter().all(|value| matches!(value, Err(TaskError::Cancelled))));
+    }
+
+    #[test]
+    fn error_that_a_function_returns_is_a_failure_and_a_value() {
+        let check = |x: u32| if x == 0 { Err("zero".to_owned()) } else { Ok(x) };
+        let mut payload = 2_u32.to_le_bytes().to_vec();
+        payload.extend([0, 7]);
+        for (kind, values_expected) in [(ALL_ITEMS, 2), (UNTIL_FAILURE, 1)] {
+            let mut reply = Reply::for_test();
+            assert_eq!(fallible_entry(check)(kind, &payload, &mut reply), RunStatus::Failed);
+            let values: Vec<_> = values::<Result<u32, String>>(reply.written(), 2).collect();
+            assert!(matches!(&values[0], Ok(Err(error)) if error == "zero"));
+            assert_eq!(values.iter().filter(|value| value.is_ok()).count(), values_expected);
+        }
+    }
+
+    #[test]
+    fn task_whose_function_is_not_found_fails_for_every_item() {
+        let mut reply = Reply::for_test();
+        let status = refuse(&[2, 0, 0, 0, 1, 1], "gone", &mut reply);
+        assert_eq!(status, RunStatus::Failed);
+        let values: Vec<Result<u32, _>> = values(reply.written(), 2).collect();
+        assert!(values.iter().all(
+            |value| matches!(value, Err(TaskError::Decode { reason }) if reason.contains("gone"))
+        ));
+    }
+
+    fn run_with<F, A, R>(_: F, kind: u32, payload: &[u8], reply: &mut Reply) -> RunStatus
     where
         F: Fn(A) -> R + Copy,
         A: DeserializeOwned,
         R: Serialize,
     {
-        run_items::<F, A, R>(payload, reply)
+        run_items::<F, A, R, Always>(kind, payload, reply)
     }
 
     #[test]

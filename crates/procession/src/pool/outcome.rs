@@ -36,11 +36,17 @@ impl fmt::Debug for Payload {
 }
 
 impl Outcome {
+    /// Whether the runner says that the task is done.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+
     /// Reads a result. The record was checked to be one.
     pub(super) fn new(status: Status, record: Message) -> Self {
         match status {
             Status::Done => Self::Done(Payload(record)),
             Status::Failed => Self::Failed(Payload(record)),
+            Status::Skipped => Self::Lost(TaskLost::Cancelled),
             Status::Refused | Status::StartFailed => {
                 let text = String::from_utf8_lossy(&record.as_ref()[RESULT_HEADER..]).into_owned();
                 Self::Lost(TaskLost::Refused(text))

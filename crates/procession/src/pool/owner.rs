@@ -1,35 +1,91 @@
 //! The owner's side of a pool, in bytes.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use crate::pool::batch::{Batch, Callback, Goal, Next, Order};
+use crate::pool::batch::{Batch, Callback, Goal, Next, Order, TaskOptions};
 use crate::pool::core::{Core, Phase, lock};
 use crate::pool::error::{LaunchError, PoolError};
 use crate::pool::frames::Frames;
 use crate::pool::job::{self, JobRef};
 use crate::pool::outcome::Outcome;
+use crate::pool::stats::Stats;
 use crate::pool::supervisor::Supervisor;
-use crate::pool::transport::{ArenaTransport, Transport, WorkerBoot};
+use crate::pool::transport::{ArenaTransport, Limits, Transport, WorkerBoot};
 use crate::primitive::Ordering;
 use crate::process::Child;
 use crate::shm::Pins;
+use crate::sys::cpu;
 
 /// How to set up a [`RawPool`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Number of worker processes, at least 1.
     pub workers: usize,
     /// How many times a task is submitted again after the worker that ran it died.
     pub retries: u32,
+    /// After how many tasks a worker is replaced by a fresh one; `None` for never.
+    pub max_tasks: Option<NonZero<u64>>,
+    /// A worker that has more memory to itself than this, in bytes, is replaced after the task at hand.
+    /// Counted is what is resident and neither shared nor of a file. It looks after a task, at most every
+    /// 10 milliseconds.
+    pub max_memory: Option<NonZero<u64>>,
+    /// Where the workers run.
+    pub affinity: Affinity,
 }
 
 impl Options {
     /// A pool of so many workers that runs no task twice.
     pub fn new(workers: usize) -> Self {
-        Self { workers, retries: 0 }
+        let (max_tasks, max_memory) = (None, None);
+        Self { workers, retries: 0, max_tasks, max_memory, affinity: Affinity::Any }
+    }
+
+    fn limits(&self) -> Limits {
+        let number = |limit: Option<NonZero<u64>>| limit.map_or(0, NonZero::get);
+        Limits { tasks: number(self.max_tasks), memory: number(self.max_memory) }
+    }
+}
+
+/// On which processors workers run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Affinity {
+    /// On all that this process may use.
+    #[default]
+    Any,
+    /// On one each, in turn.
+    Spread,
+    /// The first worker on the first set of processors, and so on; from the front again if there are
+    /// more workers than sets.
+    Sets(Vec<Vec<usize>>),
+}
+
+impl Affinity {
+    /// The sets, checked; none if it does not matter.
+    fn sets(&self) -> Result<Vec<Vec<usize>>, PoolError> {
+        let source = |source| PoolError::Os { call: "sched_getaffinity", source };
+        let Self::Sets(sets) = self else {
+            return match self {
+                Self::Spread => Ok(cpu::allowed_cpus()
+                    .map_err(source)?
+                    .into_iter()
+                    .map(|cpu| vec![cpu])
+                    .collect()),
+                _ => Ok(Vec::new()),
+            };
+        };
+        let allowed = cpu::allowed_cpus().map_err(source)?;
+        if sets.is_empty() || sets.iter().any(Vec::is_empty) {
+            return Err(PoolError::Affinity { cpu: None });
+        }
+        match sets.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
+            Some(cpu) => Err(PoolError::Affinity { cpu: Some(*cpu) }),
+            None => Ok(sets.clone()),
+        }
     }
 }
 
@@ -84,13 +140,15 @@ impl RawPool {
     /// # Errors
     ///
     /// - [`PoolError::NoWorkers`] when none are asked for.
+    /// - [`PoolError::Affinity`] when a worker is to run where it cannot.
     /// - [`PoolError::Launch`] when one of the workers cannot be started; the others are ended.
     /// - [`PoolError::Arena`] and [`PoolError::Os`] when there is no room, or the system refuses.
     pub fn start(options: Options, launcher: Box<dyn Launcher>) -> Result<Self, PoolError> {
         if options.workers == 0 {
             return Err(PoolError::NoWorkers);
         }
-        let transport: Arc<dyn Transport> = Arc::new(ArenaTransport::new()?);
+        let sets = options.affinity.sets()?;
+        let transport: Arc<dyn Transport> = Arc::new(ArenaTransport::new(options.limits(), sets)?);
         let core = Arc::new(Core::new(transport, options.workers, options.retries)?);
         let supervisor = Supervisor::launch_all(Arc::clone(&core), launcher)?;
         Ok(Self { core, thread: Mutex::new(Some(supervisor.start()?)) })
@@ -103,7 +161,20 @@ impl RawPool {
 
     /// Returns the process ids of the workers that live just now.
     pub fn worker_pids(&self) -> Vec<u32> {
-        if self.core.home.is_here() { lock(&self.core.pids).clone() } else { Vec::new() }
+        if !self.core.home.is_here() {
+            return Vec::new();
+        }
+        lock(&self.core.posts).iter().map(|post| post.child.pid()).collect()
+    }
+
+    /// Returns what the pool has done and is doing. Takes no results in, and disturbs no worker.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::WrongProcess`] in a forked child.
+    pub fn stats(&self) -> Result<Stats, PoolError> {
+        self.core.home.check()?;
+        Ok(self.core.stats())
     }
 
     /// Makes a function known to the workers, as the bytes that their runner understands.
@@ -131,8 +202,17 @@ impl RawPool {
     /// - [`PoolError::Closed`] and [`PoolError::Broken`] when the pool takes no tasks.
     /// - [`PoolError::WrongProcess`] in a forked child.
     pub fn batch(&self, order: Order) -> Result<RawBatch, PoolError> {
+        self.batch_with(order, TaskOptions::default())
+    }
+
+    /// As [`batch`](Self::batch), for tasks that are treated as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch`](Self::batch).
+    pub fn batch_with(&self, order: Order, options: TaskOptions) -> Result<RawBatch, PoolError> {
         self.check_open()?;
-        let batch = self.core.add_batch(order);
+        let batch = self.core.add_batch(order, options);
         Ok(RawBatch { core: Arc::clone(&self.core), batch, submitting: Mutex::new(()) })
     }
 
@@ -263,6 +343,7 @@ impl RawBatch {
     /// # Errors
     ///
     /// - [`PoolError::Closed`] and [`PoolError::Broken`] when the pool takes no tasks.
+    /// - [`PoolError::Cancelled`] when the batch was cancelled, or ended with a failure.
     /// - [`PoolError::Arena`] when the tasks do not fit into the arena. `frames` then holds those that
     ///   were not submitted.
     /// - [`PoolError::Interrupted`] when a signal handler ran while it was blocked. Call again with the
@@ -367,6 +448,33 @@ impl RawBatch {
             outcomes.push((index, outcome));
         }
         Ok(outcomes)
+    }
+
+    /// Cancels what is not done: the outcomes are there when this returns.
+    ///
+    /// Tasks that no worker has begun are never run. With `running`, workers that run one are killed with
+    /// `SIGKILL` and replaced; otherwise such tasks go on and have the outcome that they come to. A task
+    /// that is done before the pool can put an end to it counts as done. The batch takes no more tasks.
+    /// Returns how many tasks were cancelled.
+    ///
+    /// # Errors
+    ///
+    /// - [`PoolError::Arena`] when there is no room to tell the workers. The tasks go on, and the batch
+    ///   takes no more.
+    /// - [`PoolError::WrongProcess`] in a forked child.
+    pub fn cancel(&self, running: bool) -> Result<usize, PoolError> {
+        self.core.home.check()?;
+        self.core.cancel(&self.batch, running)
+    }
+
+    /// Says whether a worker runs a task of this batch just now. Takes nothing in.
+    pub fn is_running(&self) -> bool {
+        self.is_here() && self.core.is_running(self.batch.id)
+    }
+
+    /// Returns the number of the task whose failure has ended the batch, if one has. Takes nothing in.
+    pub fn first_failure(&self) -> Option<usize> {
+        if self.is_here() { self.batch.first_failure() } else { None }
     }
 
     /// Has `call` called on the pool's thread once every task submitted so far has its outcome, however

@@ -14,10 +14,22 @@
 //! | `ready_workers`   | workers    | how many workers ever became ready                         |
 //! | `owner_sleep`     | both       | where the owner sleeps until there is something to take in |
 //! | `worker_sleep`    | both       | where workers sleep whose result finds no room             |
+//! | `revocations`     | owner      | how many batches are in the buckets                        |
+//! | `buckets`         | owner      | the batches that were cancelled while tasks of theirs were under way, see below |
 //! | `claim` of a seat | task queue, worker | id of the task that the worker has taken and whose result is not published; 0 for none |
+//! | `gate` of a seat  | worker, owner | who decides about the task at hand, see [`gate`](super::gate) |
+//! | `since` of a seat | worker     | when the task at hand began, or when the last one was over, in nanoseconds |
+//! | `done`, `failed`, `busy` of a seat | worker | tasks so far, and the nanoseconds they took     |
 //! | `stage` of a seat | worker     | [`STARTING`] or [`READY`]                                  |
 //!
 //! Zeroed memory is valid: a pool that runs, a worker that is starting.
+//!
+//! # Revoked batches
+//!
+//! A worker must not begin a task that was cancelled in the queue. The owner, and only the owner, keeps
+//! the numbers of such batches in sixteen chains of [`Segment`]s, by the lowest bits of the number,
+//! until every task under way has come back. Workers look only while `revocations` is not 0. Segments are
+//! added and never freed before the pool, so a worker may read along a chain at any time.
 //!
 //! # Waking the owner
 //!
@@ -38,10 +50,13 @@
 use std::time::Instant;
 
 use crate::channel::{ByteQueue, ClaimWord};
-use crate::primitive::{AtomicU32, Ordering, fence};
-use crate::shm::ShmSafe;
+use crate::pool::frame::TaskId;
+use crate::pool::gate::Gate;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::shm::{ArenaError, Handle, Shared, ShmSafe};
 use crate::sync::event_count::EventCount;
 use crate::sync::spin::SpinBudget;
+use crate::sys::clock;
 
 /// What workers are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -58,6 +73,11 @@ pub(super) enum Orders {
 const STARTING: u32 = 0;
 const READY: u32 = 1;
 
+/// Chains of revoked batches.
+const BUCKETS: usize = 16;
+/// Batches in a segment of a chain.
+const PER_SEGMENT: usize = 62;
+
 /// What the owner and all workers share.
 #[derive(Debug)]
 #[repr(C)]
@@ -69,6 +89,19 @@ pub(super) struct PoolState {
     ready_workers: AtomicU32,
     pub(super) owner_sleep: EventCount,
     worker_sleep: EventCount,
+    revocations: AtomicU32,
+    /// Handles of the first segments.
+    buckets: [AtomicU64; BUCKETS],
+}
+
+/// A part of a chain of revoked batches.
+#[derive(Debug)]
+#[repr(C)]
+struct Segment {
+    /// Handle of the next one, 0 for none.
+    next: AtomicU64,
+    /// Numbers of batches, 0 for none.
+    batches: [AtomicU32; PER_SEGMENT],
 }
 
 /// What one worker and the owner share.
@@ -76,7 +109,21 @@ pub(super) struct PoolState {
 #[repr(C)]
 pub(super) struct SeatState {
     pub(super) claim: ClaimWord,
+    pub(super) gate: Gate,
+    since: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    busy: AtomicU64,
     stage: AtomicU32,
+}
+
+/// What a worker has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Work {
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    /// Nanoseconds.
+    pub(super) busy: u64,
 }
 
 // SAFETY: `repr(C)`, made of atomic words and of event counts, which are two of them each; every bit
@@ -85,7 +132,14 @@ unsafe impl ShmSafe for PoolState {
     const TAG: u32 = u32::from_le_bytes(*b"pool");
 }
 
-// SAFETY: `repr(C)`, made of a claim word, which is shared-memory safe itself, and an atomic word.
+// SAFETY: `repr(C)` and atomic words; zero is an empty end of a chain, and a handle is checked before
+// it is used.
+unsafe impl ShmSafe for Segment {
+    const TAG: u32 = u32::from_le_bytes(*b"revo");
+}
+
+// SAFETY: `repr(C)`, made of a claim word and a gate, which are one atomic word each, and of atomic
+// words; no method relies on what they hold.
 unsafe impl ShmSafe for SeatState {
     const TAG: u32 = u32::from_le_bytes(*b"seat");
 }
@@ -147,6 +201,82 @@ impl PoolState {
     pub(super) fn ready_workers(&self) -> u32 {
         self.ready_workers.load(Ordering::SeqCst)
     }
+
+    /// Wakes the owner if it sleeps, as if a worker had no room.
+    pub(super) fn urge(&self) {
+        self.pressure.store(1, Ordering::SeqCst);
+        self.owner_sleep.notify(1);
+    }
+}
+
+/// Enters a batch whose tasks must not be begun any more. One caller at a time.
+pub(super) fn revoke(pool: &Shared<PoolState>, batch: u32) -> Result<(), ArenaError> {
+    let mut free = None;
+    let mut link = bucket(pool, batch);
+    while let Some(segment) = follow(pool, link) {
+        for place in &segment.batches {
+            match place.load(Ordering::SeqCst) {
+                0 => free = free.or(Some(place)),
+                known if known == batch => {
+                    fence(Ordering::SeqCst);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        link = &segment.next;
+    }
+    let place = match free {
+        Some(place) => place,
+        None => {
+            let handle = pool.add_part::<Segment>()?;
+            let segment = pool.part::<Segment>(handle)?;
+            link.store(handle.raw(), Ordering::SeqCst);
+            &segment.batches[0]
+        }
+    };
+    place.store(batch, Ordering::SeqCst);
+    pool.revocations.fetch_add(1, Ordering::SeqCst);
+    // The caller looks at the gates after this; see there.
+    fence(Ordering::SeqCst);
+    Ok(())
+}
+
+/// Takes a batch out again: nothing of it is under way. One caller at a time.
+pub(super) fn forget(pool: &Shared<PoolState>, batch: u32) {
+    if let Some(place) = find(pool, batch) {
+        place.store(0, Ordering::SeqCst);
+        pool.revocations.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether the tasks of a batch must not be begun.
+pub(super) fn is_revoked(pool: &Shared<PoolState>, batch: u32) -> bool {
+    pool.revocations.load(Ordering::SeqCst) != 0 && find(pool, batch).is_some()
+}
+
+fn bucket(pool: &PoolState, batch: u32) -> &AtomicU64 {
+    &pool.buckets[batch as usize % BUCKETS]
+}
+
+/// The segment that a link leads to.
+fn follow<'a>(pool: &'a Shared<PoolState>, link: &AtomicU64) -> Option<&'a Segment> {
+    match link.load(Ordering::SeqCst) {
+        0 => None,
+        handle => pool.part(Handle::from_raw(handle)).ok(),
+    }
+}
+
+fn find(pool: &Shared<PoolState>, batch: u32) -> Option<&AtomicU32> {
+    let mut link = bucket(pool, batch);
+    while let Some(segment) = follow(pool, link) {
+        let found = segment.batches.iter().find(|place| place.load(Ordering::SeqCst) == batch);
+        if found.is_some() {
+            return found;
+        }
+        link = &segment.next;
+    }
+    None
 }
 
 impl SeatState {
@@ -160,6 +290,37 @@ impl SeatState {
     pub(super) fn was_ready(&self) -> bool {
         self.stage.load(Ordering::SeqCst) == READY
     }
+
+    /// The worker is about to run a task. Returns when that was; exactly, if it is timed.
+    pub(super) fn begin(&self, id: TaskId, timed: bool) -> u64 {
+        let now = if timed { clock::now() } else { clock::last_tick() };
+        // Before the gate: who sees the task there must not take an older time for its.
+        self.since.store(now, Ordering::Relaxed);
+        self.gate.begin(id);
+        now
+    }
+
+    /// The worker counts a task that it began at `began`.
+    pub(super) fn count(&self, began: u64, failed: bool) {
+        // Nobody else writes these words.
+        let add = |word: &AtomicU64, more: u64| {
+            word.store(word.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        };
+        let now = clock::last_tick();
+        add(&self.busy, now.saturating_sub(began));
+        add(if failed { &self.failed } else { &self.done }, 1);
+        self.since.store(now, Ordering::Relaxed);
+    }
+
+    /// When the task at hand began, or the last one was over; 0 before the first.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn work(&self) -> Work {
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        Work { done: load(&self.done), failed: load(&self.failed), busy: load(&self.busy) }
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -168,7 +329,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::shm::Shared;
 
     /// Only a deadlock takes this long.
     const DEADLOCK: Duration = Duration::from_secs(30);
@@ -220,6 +380,53 @@ mod tests {
             thread::yield_now();
         }
         assert!(worker.join().unwrap(), "the worker was not told");
+    }
+
+    #[test]
+    fn revoked_batches_are_found_until_they_are_forgotten() {
+        let pool = pool();
+        // More than a segment in each chain.
+        let batches: Vec<u32> = (1..=3000).collect();
+        for batch in &batches {
+            revoke(&pool, *batch).unwrap();
+            revoke(&pool, *batch).unwrap();
+        }
+        assert!(batches.iter().all(|batch| is_revoked(&pool, *batch)));
+        assert!(!is_revoked(&pool, 3001));
+        for batch in batches.iter().filter(|batch| *batch % 3 == 0) {
+            forget(&pool, *batch);
+        }
+        assert!(batches.iter().all(|batch| is_revoked(&pool, *batch) == (batch % 3 != 0)));
+        batches.iter().for_each(|batch| forget(&pool, *batch));
+        assert_eq!(pool.revocations.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn places_of_forgotten_batches_are_used_again() {
+        let pool = pool();
+        revoke(&pool, 1).unwrap();
+        let blocks = crate::shm::Arena::current().unwrap().children_of(pool.handle()).len();
+        for batch in 0..1000 {
+            revoke(&pool, 17 + 16 * batch).unwrap();
+            forget(&pool, 17 + 16 * batch);
+        }
+        let after = crate::shm::Arena::current().unwrap().children_of(pool.handle()).len();
+        assert_eq!(after, blocks);
+    }
+
+    #[test]
+    fn worker_counts_what_it_does() {
+        let seat: Shared<SeatState> = Shared::new(|_| {}).unwrap();
+        let id = TaskId { batch: 1, index: 0 };
+        let began = seat.begin(id, true);
+        assert_eq!(seat.since(), began);
+        while clock::last_tick() <= began {}
+        seat.count(began, false);
+        let began = seat.begin(id, false);
+        seat.count(began, true);
+        let work = seat.work();
+        assert_eq!((work.done, work.failed), (1, 1));
+        assert!(work.busy > 0 && seat.since() >= began);
     }
 
     #[test]

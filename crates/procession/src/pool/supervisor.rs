@@ -1,8 +1,10 @@
 //! The one thread of a pool: it waits for workers to die, replaces them, and calls callbacks.
 //!
 //! It sleeps in `poll` on the pidfds of the workers and on an eventfd, so a pool with nothing to do
-//! costs nothing. Only while a callback is to be called it looks for results by itself every now
-//! and then, because workers cannot end a `poll`.
+//! costs nothing. While a callback is to be called and no other thread waits for results, it waits for
+//! them itself, as any waiting thread does, and looks after the workers every now and then. While tasks
+//! have a timeout, it wakes when the first may be due: a task that begins now is not due before the
+//! shortest timeout has passed, so nobody need tell it when one begins.
 //!
 //! # Replacing workers
 //!
@@ -11,6 +13,8 @@
 //! | had been ready                     | replaced at once                                         |
 //! | died before it was ready           | replaced; after [`FAILED_STARTS`] in a row the pool breaks |
 //! | the same, of `SIGKILL`             | replaced; after [`KILLED_STARTS`] in a row, over [`KILLED_TIME`] at least, the pool breaks: this signal comes from outside and says little about whether a worker can start |
+//!
+//! | was killed by the pool, for its task | replaced at once                                       |
 //!
 //! "In a row" ends when any worker becomes ready. Deaths with no result in between are answered
 //! more and more slowly, up to [`LONGEST_PAUSE`], so a pool whose workers die at once does not
@@ -24,13 +28,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::WaitError;
 use crate::pool::batch::Death;
-use crate::pool::core::{Core, Phase, lock};
+use crate::pool::core::{Core, Phase};
 use crate::pool::error::{Breakage, PoolError};
 use crate::pool::owner::{Launched, Launcher};
+use crate::pool::post::Post;
 use crate::pool::state::Orders;
-use crate::pool::transport::WorkerBoot;
+use crate::pool::transport::Remains;
 use crate::primitive::Ordering;
-use crate::process::{Child, ExitStatus};
+use crate::process::ExitStatus;
+use crate::sys::cpu::KillCounter;
 use crate::sys::fd;
 
 /// So many workers in a row that die before they are ready break the pool.
@@ -52,22 +58,14 @@ const GRACE: Duration = Duration::from_millis(100);
 /// How long to wait for a killed worker. Longer than this takes only one that the kernel cannot end,
 /// and then the pool is no help.
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// How often to look for results while a callback waits for them and nobody else does.
-const SHORTEST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(20);
-
-/// One worker.
-#[derive(Debug)]
-struct Worker {
-    child: Child,
-    name: String,
-    boot: WorkerBoot,
-}
+/// How often to look after the workers while waiting for results.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Where a worker sits.
 #[derive(Debug)]
 enum Seat {
-    Taken(Worker),
+    Taken(Arc<Post>),
     /// To be filled at that time; not at all while the pool does not need it.
     Empty {
         since_clean_exit: bool,
@@ -91,6 +89,30 @@ pub(super) struct Supervisor {
     results_then: u64,
     ending: Option<Ending>,
     look_pause: Duration,
+    /// From the start of the thread on.
+    memory: Option<Memory>,
+}
+
+/// Watches how often the kernel ends processes for want of memory.
+#[derive(Debug)]
+struct Memory {
+    counter: KillCounter,
+    kills: Option<u64>,
+}
+
+impl Memory {
+    fn watch() -> Self {
+        let counter = KillCounter::of_this_process();
+        let kills = counter.read();
+        Self { counter, kills }
+    }
+
+    /// Whether there was another such kill since this was asked before.
+    fn has_run_out(&mut self) -> bool {
+        let before = self.kills;
+        self.kills = self.counter.read();
+        self.kills > before
+    }
 }
 
 /// How far the end of a terminated pool has come.
@@ -118,6 +140,7 @@ impl Supervisor {
             results_then: 0,
             ending: None,
             look_pause: SHORTEST_LOOK,
+            memory: None,
         };
         for seat in 0..supervisor.core.workers {
             match supervisor.launch(seat) {
@@ -128,14 +151,14 @@ impl Supervisor {
                 }
             }
         }
-        supervisor.publish_pids();
+        supervisor.publish_posts();
         Ok(supervisor)
     }
 
     /// Starts the thread.
     pub(super) fn start(self) -> Result<thread::JoinHandle<()>, PoolError> {
         // Kept here, so that the workers can be ended if there is no thread to do it.
-        let workers: Vec<Child> = self.workers().map(|worker| worker.child.clone()).collect();
+        let workers: Vec<_> = self.workers().cloned().collect();
         let core = Arc::clone(&self.core);
         let builder = thread::Builder::new().name("procession-pool".to_owned());
         builder.spawn(move || self.run()).map_err(|source| {
@@ -147,20 +170,36 @@ impl Supervisor {
 
     fn run(mut self) {
         let _finish = Finish(Arc::clone(&self.core));
+        self.memory = Some(Memory::watch());
         loop {
+            let summons = self.core.summons();
             self.core.run_callbacks();
             self.follow_ending();
             self.fill_seats();
             if self.is_done() {
                 break;
             }
-            self.sleep();
+            let overdue = self.watch_timeouts();
+            self.sleep(summons, overdue);
             self.bury_dead();
         }
         self.core.run_callbacks();
     }
 
-    fn workers(&self) -> impl Iterator<Item = &Worker> {
+    /// Ends tasks that took too long, and returns when to look again.
+    fn watch_timeouts(&self) -> Option<Instant> {
+        loop {
+            let seen = self.core.timed_ever();
+            let again = self.core.end_overdue();
+            self.core.set_unwatched_until(again);
+            // Whoever added a task after the look either sees until when this sleeps, or is seen here.
+            if self.core.timed_ever() == seen {
+                return again;
+            }
+        }
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Arc<Post>> {
         self.seats.iter().filter_map(|seat| match seat {
             Seat::Taken(worker) => Some(worker),
             Seat::Empty { .. } => None,
@@ -171,23 +210,21 @@ impl Supervisor {
         self.workers().count()
     }
 
-    fn launch(&self, seat: usize) -> Result<Worker, PoolError> {
+    fn launch(&self, seat: usize) -> Result<Arc<Post>, PoolError> {
         let boot = self.core.transport.admit(seat as u32)?;
         let Launched { child, name } =
             self.launcher.launch(boot.clone()).map_err(PoolError::Launch)?;
-        Ok(Worker { child, name, boot })
+        Ok(Arc::new(Post { child, name, boot }))
     }
 
-    fn publish_pids(&self) {
-        let pids = self.workers().map(|worker| worker.child.pid()).collect();
-        *lock(&self.core.pids) = pids;
+    fn publish_posts(&self) {
+        self.core.publish_posts(self.workers().cloned().collect());
     }
 
     /// Ends the workers of a pool that was not set up.
     fn give_up(&self) {
         self.core.end(Phase::Terminated);
-        let workers: Vec<Child> = self.workers().map(|worker| worker.child.clone()).collect();
-        end_all(&workers);
+        end_all(&self.workers().cloned().collect::<Vec<_>>());
     }
 
     /// Whether the last worker is gone and no other is needed.
@@ -206,22 +243,44 @@ impl Supervisor {
         matches!(self.ending, Some(Ending::Killed { until }) if until <= Instant::now())
     }
 
-    /// Waits for a death, for word from the owner, or for the next thing to do.
-    fn sleep(&mut self) {
-        let deadline = self.next_deadline();
-        let mut fds: Vec<BorrowedFd<'_>> = vec![self.core.control().as_fd()];
-        fds.extend(self.workers().map(|worker| worker.child.sentinel()));
-        if let Err(error) = fd::poll_readable(&fds, deadline)
-            && error.kind() != ErrorKind::Interrupted
-        {
-            // `poll` refuses to work when the limit on descriptors was set to less than are open.
-            thread::park_timeout(LONGEST_LOOK);
+    /// Waits for a death, for a call since `summons`, or for the next thing to do.
+    fn sleep(&mut self, summons: u64, overdue: Option<Instant>) {
+        let deadline = [self.next_deadline(), overdue].into_iter().flatten().min();
+        if !self.core.is_armed() {
+            self.poll(summons, deadline);
+            return;
         }
+        // A worker may die meanwhile.
+        let look = Some(Instant::now() + self.look_pause);
+        let deadline = deadline.min(look).or(look);
+        let before = self.core.results();
+        if !self.core.lead_for_callbacks(summons, deadline) {
+            // Another thread takes the results in.
+            self.poll(summons, deadline);
+            self.core.drain();
+        }
+        let quiet = self.core.results() == before;
+        self.look_pause =
+            if quiet { (self.look_pause * 2).min(LONGEST_LOOK) } else { SHORTEST_LOOK };
+    }
+
+    /// Waits for a death, or for a call since `summons`.
+    fn poll(&self, summons: u64, deadline: Option<Instant>) {
+        self.core.set_polling(true);
+        // Who calls looks whether this polls, and this looks whether somebody has called.
+        if self.core.summons() == summons {
+            let mut fds: Vec<BorrowedFd<'_>> = vec![self.core.control().as_fd()];
+            fds.extend(self.workers().map(|worker| worker.child.sentinel()));
+            if let Err(error) = fd::poll_readable(&fds, deadline)
+                && error.kind() != ErrorKind::Interrupted
+            {
+                // `poll` refuses to work when the limit on descriptors was set to less than are open.
+                thread::park_timeout(LONGEST_LOOK);
+            }
+        }
+        self.core.set_polling(false);
         // It may have been signalled or not; both are reason enough to look around.
         let _ = fd::eventfd_drain(self.core.control().as_fd());
-        if self.core.is_armed() {
-            self.look_for_results();
-        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -230,16 +289,7 @@ impl Supervisor {
             _ => None,
         });
         let ending = self.ending.map(|(Ending::Grace { until } | Ending::Killed { until })| until);
-        let look = self.core.is_armed().then(|| Instant::now() + self.look_pause);
-        empty.chain(ending).chain(look).min()
-    }
-
-    fn look_for_results(&mut self) {
-        let before = self.core.results();
-        self.core.drain();
-        let quiet = self.core.results() == before;
-        self.look_pause =
-            if quiet { (self.look_pause * 2).min(LONGEST_LOOK) } else { SHORTEST_LOOK };
+        empty.chain(ending).min()
     }
 
     /// Removes the workers that have ended and settles their accounts.
@@ -251,30 +301,40 @@ impl Supervisor {
             changed = true;
             let empty = Seat::Empty { since_clean_exit: false, not_before: Instant::now() };
             if let Seat::Taken(worker) = std::mem::replace(&mut self.seats[seat], empty) {
-                self.seats[seat] = self.settle(worker, status);
+                self.seats[seat] = self.settle(&worker, status);
             }
         }
         if changed {
-            self.publish_pids();
+            self.publish_posts();
             self.wake_workers();
         }
     }
 
     /// Settles the account of a dead worker and says when to replace it.
-    fn settle(&mut self, worker: Worker, status: ExitStatus) -> Seat {
-        let remains = self.core.transport.judge(&worker.boot);
-        let Worker { child, name, boot } = worker;
-        tracing::debug!(pid = child.pid(), %name, %status, task = ?remains.claim, "worker ended");
-        let death = Death { pid: child.pid(), name: name.clone(), status };
-        self.core.settle_death(remains.claim, death);
-        let clean = remains.claim.is_none() && status.success();
+    fn settle(&mut self, worker: &Post, status: ExitStatus) -> Seat {
+        let Remains { claim, was_ready, arrested, work } = self.core.transport.judge(&worker.boot);
+        let (pid, name) = (worker.child.pid(), worker.name.clone());
+        tracing::debug!(pid, %name, %status, task = ?claim, "worker ended");
         let killed = is_kill(status);
-        if !remains.was_ready {
-            let said = self.core.take_start_failure(boot.seat());
-            let ended = || format!("worker {name} (pid {}) ended: {status}", child.pid());
-            self.count_failed_start(said.unwrap_or_else(ended), Some(status));
+        let clean = claim.is_none() && status.success();
+        if !clean && !arrested && self.ending.is_none() {
+            self.core.tally.deaths.fetch_add(1, Ordering::Relaxed);
         }
-        Seat::Empty { since_clean_exit: clean, not_before: Instant::now() + self.pause(killed) }
+        let out_of_memory = killed && !arrested && self.has_run_out_of_memory();
+        let ended = format!("worker {name} (pid {pid}) ended: {status}");
+        // Takes in what it said last.
+        self.core.settle_death(claim, Death { pid, name, status, out_of_memory });
+        if !was_ready {
+            let said = self.core.take_start_failure(worker.boot.seat());
+            self.count_failed_start(said.unwrap_or(ended), Some(status));
+        }
+        self.core.tally.inherit(work);
+        let pause = if arrested { Duration::ZERO } else { self.pause(killed) };
+        Seat::Empty { since_clean_exit: clean, not_before: Instant::now() + pause }
+    }
+
+    fn has_run_out_of_memory(&mut self) -> bool {
+        self.memory.as_mut().is_some_and(Memory::has_run_out)
     }
 
     /// Counts a worker that did not get as far as taking tasks; the last straw breaks the pool.
@@ -359,7 +419,7 @@ impl Supervisor {
             }
         }
         if changed {
-            self.publish_pids();
+            self.publish_posts();
         }
     }
 
@@ -392,7 +452,7 @@ impl Supervisor {
             None => self.ending = Some(Ending::Grace { until: now + GRACE }),
             Some(Ending::Grace { until }) if until <= now => {
                 for worker in self.workers() {
-                    kill(&worker.child);
+                    worker.kill();
                 }
                 self.ending = Some(Ending::Killed { until: now + LAST_WAIT });
             }
@@ -418,20 +478,14 @@ impl Drop for Finish {
     }
 }
 
-fn kill(child: &Child) {
-    if let Err(error) = child.kill() {
-        tracing::warn!(pid = child.pid(), %error, "worker could not be killed");
-    }
-}
-
 /// Kills workers and waits for them.
-fn end_all(workers: &[Child]) {
-    for child in workers {
-        kill(child);
+fn end_all(workers: &[Arc<Post>]) {
+    for worker in workers {
+        worker.kill();
     }
     let deadline = Some(Instant::now() + LAST_WAIT);
-    for child in workers {
-        while let Err(WaitError::Interrupted) = child.wait(deadline) {}
+    for worker in workers {
+        while let Err(WaitError::Interrupted) = worker.child.wait(deadline) {}
     }
 }
 

@@ -10,19 +10,23 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{ByteQueue, GetError, Message, PutError};
 use crate::error::WaitError;
-use crate::pool::frame::{ResultHeader, Status, TaskHeader, TaskId};
+use crate::pool::core::lock;
+use crate::pool::frame::{Care, ResultHeader, Status, TaskHeader, TaskId};
 use crate::pool::frames::Frames;
+use crate::pool::gate::Stand;
 use crate::pool::home::Home;
-use crate::pool::state::{Orders, PoolState, SeatState};
+use crate::pool::state::{self, Orders, PoolState, SeatState, Work};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared};
 use crate::sync::spin::SpinBudget;
+use crate::sys::cpu;
 
 /// The owner's end.
 pub(super) trait Transport: Debug + Send + Sync {
@@ -73,6 +77,20 @@ pub(super) trait Transport: Debug + Send + Sync {
     /// Says what a dead worker left behind. It must have been reaped.
     fn judge(&self, worker: &WorkerBoot) -> Remains;
 
+    /// Has workers pass by the tasks of a batch that they have not begun, until
+    /// [`forget`](Self::forget). What was begun before is in a [`look`](Self::look) after this.
+    fn revoke(&self, batch: u32) -> Result<(), ArenaError>;
+
+    /// Forgets that a batch was revoked. None of its tasks may be under way.
+    fn forget(&self, batch: u32);
+
+    /// What a worker is at.
+    fn look(&self, worker: &WorkerBoot) -> View;
+
+    /// Keeps a worker from publishing the result of a task that it runs. Returns false if it does not
+    /// run that task any more. The caller then kills the worker.
+    fn arrest(&self, worker: &WorkerBoot, task: TaskId) -> bool;
+
     /// How many workers ever became ready.
     fn ready_workers(&self) -> u32;
 }
@@ -84,6 +102,34 @@ pub(super) struct Remains {
     pub(super) claim: Option<TaskId>,
     /// Whether it ever got as far as taking tasks.
     pub(super) was_ready: bool,
+    /// Whether it was the owner that wanted its end.
+    pub(super) arrested: bool,
+    pub(super) work: Work,
+}
+
+/// What a worker is at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// The task that it has taken and not answered for.
+    pub(super) claim: Option<TaskId>,
+    pub(super) stand: Stand,
+    /// When the task at hand began, or the last one was over, in nanoseconds; 0 before the first.
+    pub(super) since: u64,
+    pub(super) was_ready: bool,
+    pub(super) work: Work,
+}
+
+/// What a worker is to do about a task that it has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    Run {
+        /// When it began, in nanoseconds.
+        began: u64,
+    },
+    /// It was cancelled; the owner is to be told that it will not be run.
+    PassBy,
+    /// This process is to end.
+    Leave,
 }
 
 /// The worker's end.
@@ -97,6 +143,13 @@ pub(super) trait WorkerTransport {
     fn take(&self) -> Result<Message, GetError>;
     /// The bytes of the function of the task at hand.
     fn job(&self, job: u64) -> Result<&[u8], ArenaError>;
+    /// Says that the task at hand begins, and what to do about it.
+    fn begin(&self, id: TaskId, care: Care) -> Begin;
+    /// Says that the task at hand, which began at `began`, was run. Returns whether its result is
+    /// wanted; otherwise this process is to end.
+    fn finish(&self, id: TaskId, began: u64, failed: bool) -> bool;
+    /// Wakes the owner.
+    fn urge(&self);
     /// Hands over the result of the task at hand.
     fn publish(&self, record: &[u8], pins: &Pins) -> Result<(), ArenaError>;
     /// Gives up the claim on the task at hand without a result.
@@ -118,12 +171,39 @@ pub struct WorkerBoot {
     tasks: ByteQueue,
     results: ByteQueue,
     seat: u32,
+    limits: Limits,
+    /// The processors to run on; all of them if this is empty.
+    cpus: Vec<usize>,
+}
+
+/// When a worker makes room for a fresh one. 0 is never.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Limits {
+    pub(super) tasks: u64,
+    /// In bytes.
+    pub(super) memory: u64,
 }
 
 impl WorkerBoot {
     /// Returns the number of the worker, from 0. A replaced worker's number is used again.
     pub fn seat(&self) -> usize {
         self.seat as usize
+    }
+
+    /// Has this thread, and those that it starts, run where the pool wants this worker to be.
+    ///
+    /// [`serve`](super::raw::serve) does so too; this is for workers that have something to do before.
+    ///
+    /// # Errors
+    ///
+    /// What [sched_setaffinity(2)](https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html)
+    /// reports. The worker cannot start then.
+    pub fn prepare(&self) -> io::Result<()> {
+        if self.cpus.is_empty() { Ok(()) } else { cpu::run_on(&self.cpus) }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Serializes it.
@@ -164,11 +244,19 @@ pub(super) struct ArenaTransport {
     wakes: AtomicU64,
     spin: SpinBudget,
     home: Home,
+    limits: Limits,
+    /// Where the workers run, in turn; anywhere if this is empty.
+    affinity: Vec<Vec<usize>>,
+    /// Held while the list of revoked batches changes.
+    revoking: Mutex<()>,
 }
 
 impl ArenaTransport {
-    pub(super) fn new() -> Result<Self, ArenaError> {
+    pub(super) fn new(limits: Limits, affinity: Vec<Vec<usize>>) -> Result<Self, ArenaError> {
         Ok(Self {
+            limits,
+            affinity,
+            revoking: Mutex::new(()),
             pool: Shared::new(|_: &PoolState| {})?,
             tasks: ByteQueue::new(0)?,
             results: ByteQueue::new(0)?,
@@ -281,6 +369,11 @@ impl Transport for ArenaTransport {
             tasks: self.tasks.clone(),
             results: self.results.clone(),
             seat,
+            limits: self.limits,
+            cpus: match self.affinity.len() {
+                0 => Vec::new(),
+                sets => self.affinity[seat as usize % sets].clone(),
+            },
         })
     }
 
@@ -288,8 +381,31 @@ impl Transport for ArenaTransport {
         if let Err(error) = self.tasks.settle() {
             tracing::error!(%error, "what a dead worker left behind cannot be repaired");
         }
-        let claim = worker.seat_state.claim.load();
-        Remains { claim: TaskId::from_bits(claim), was_ready: worker.seat_state.was_ready() }
+        let View { claim, stand, was_ready, work, .. } = self.look(worker);
+        Remains { claim, was_ready, arrested: stand == Stand::Arrested, work }
+    }
+
+    fn revoke(&self, batch: u32) -> Result<(), ArenaError> {
+        let _alone = lock(&self.revoking);
+        state::revoke(&self.pool, batch)
+    }
+
+    fn forget(&self, batch: u32) {
+        let _alone = lock(&self.revoking);
+        state::forget(&self.pool, batch);
+    }
+
+    fn look(&self, worker: &WorkerBoot) -> View {
+        let seat = &worker.seat_state;
+        // The claim first: it is written before the gate.
+        let claim = TaskId::from_bits(seat.claim.load());
+        let stand = seat.gate.look();
+        let (was_ready, work) = (seat.was_ready(), seat.work());
+        View { claim, stand, since: seat.since(), was_ready, work }
+    }
+
+    fn arrest(&self, worker: &WorkerBoot, task: TaskId) -> bool {
+        worker.seat_state.gate.arrest(task)
     }
 
     fn ready_workers(&self) -> u32 {
@@ -327,6 +443,32 @@ impl WorkerTransport for ArenaWorker<'_> {
     fn job(&self, job: u64) -> Result<&[u8], ArenaError> {
         // The owner keeps it for as long as a task that names it is claimed.
         self.arena.parcel_bytes(Handle::from_raw(job))
+    }
+
+    fn begin(&self, id: TaskId, care: Care) -> Begin {
+        let seat = &self.boot.seat_state;
+        let began = seat.begin(id, care.timed);
+        // After the gate: see there.
+        if !state::is_revoked(&self.boot.pool, id.batch) {
+            Begin::Run { began }
+        } else if seat.gate.pass_by(id) {
+            Begin::PassBy
+        } else {
+            Begin::Leave
+        }
+    }
+
+    fn finish(&self, id: TaskId, began: u64, failed: bool) -> bool {
+        let seat = &self.boot.seat_state;
+        let counts = seat.gate.finish(id);
+        if counts {
+            seat.count(began, failed);
+        }
+        counts
+    }
+
+    fn urge(&self) {
+        self.boot.pool.urge();
     }
 
     fn publish(&self, record: &[u8], pins: &Pins) -> Result<(), ArenaError> {

@@ -2,30 +2,22 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::pool::batch::Order;
-use crate::pool::error::{LaunchError, PoolError};
+use crate::pool::builder::{Builder, Calls};
+use crate::pool::error::PoolError;
 use crate::pool::frames::Frames;
-use crate::pool::function::{self, FunctionRunner, ITEMS};
+use crate::pool::function::{self, Entry};
 use crate::pool::job::JobRef;
-use crate::pool::owner::{Launched, Launcher, Options, RawPool};
-use crate::pool::task::{self, Task, TaskError};
-use crate::pool::transport::WorkerBoot;
-use crate::pool::unordered::Unordered;
-use crate::pool::worker;
-use crate::process::{self, StartMethod, available_cpus};
-use crate::sys::process as system;
-
-/// Tasks per worker that a map is cut into unless told otherwise: few enough to cost little, and more
-/// than one, so that a slow task does not keep the others waiting at the end.
-const TASKS_PER_WORKER: usize = 4;
-/// Exit code of a worker that could not go on.
-const EXIT_CANNOT_SERVE: i32 = 1;
+use crate::pool::map::{self, Items};
+use crate::pool::owner::RawPool;
+use crate::pool::stats::Stats;
+use crate::pool::task::{Task, TaskError, TryError};
+use crate::pool::values::Values;
 
 /// A pool of worker processes that run functions of this program.
 ///
@@ -33,8 +25,13 @@ const EXIT_CANNOT_SERVE: i32 = 1;
 /// serialized with serde. [`init`](crate::process::init) must have been called first in `main`.
 ///
 /// A worker that dies takes with it only the task at hand, which fails with
-/// [`TaskError::WorkerDied`] or is run again if [`Builder::retries`] allows it; it is replaced. Workers
-/// end when the pool is dropped, or when this process ends.
+/// [`TaskError::WorkerDied`] or is run again if [`Builder::retries`] allows it; it is replaced.
+///
+/// A clone is another handle to the same pool, and so is what [`timeout`](Self::timeout),
+/// [`retries`](Self::retries), [`fail_fast`](Self::fail_fast), [`chunk`](Self::chunk) and
+/// [`window`](Self::window) return, for calls that are treated another way. Workers end when the last
+/// handle is dropped, which waits for that, or when this process ends. They ignore Ctrl-C: what becomes
+/// of the pool then is this process's to say.
 ///
 /// # Examples
 ///
@@ -64,87 +61,32 @@ const EXIT_CANNOT_SERVE: i32 = 1;
 ///     let _ = pool.map(move |x: u32| x * factor, 0..4);
 /// }
 /// ```
-#[derive(Debug)]
+/// A function of several arguments takes a tuple, and a call may be treated in its own way:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use procession::pool::{Pool, TaskError};
+///
+/// fn power(base: u64, exponent: u32) -> u64 {
+///     base.pow(exponent)
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     procession::init();
+///     let pool = Pool::new(2)?;
+///     let powers = pool.map(|(base, exponent)| power(base, exponent), [(2, 10), (3, 2)])?;
+///     assert_eq!(powers, [1024, 9]);
+///
+///     let hanging = pool.timeout(Duration::from_millis(50)).apply(|()| std::thread::park(), ());
+///     assert!(matches!(hanging, Err(TaskError::TimedOut(_))));
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone)]
 pub struct Pool {
     raw: Arc<RawPool>,
-    chunk: Option<NonZero<usize>>,
-}
-
-/// Settings for a [`Pool`].
-#[derive(Debug, Clone)]
-#[must_use = "a builder starts nothing by itself"]
-pub struct Builder {
-    workers: usize,
-    retries: u32,
-    method: StartMethod,
-    chunk: Option<NonZero<usize>>,
-    name: String,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            workers: available_cpus(),
-            retries: 0,
-            method: StartMethod::default(),
-            chunk: None,
-            name: "worker".to_owned(),
-        }
-    }
-}
-
-impl Builder {
-    /// Settings for a pool with one worker for each processor this process may use.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the number of workers.
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
-        self
-    }
-
-    /// Sets how many times a task is run again after the worker that ran it died. 0 unless set: only
-    /// the caller knows whether a task that was half done may be done again.
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// Sets how the first workers are started. Those that replace a dead one are always spawned, as the
-    /// pool then has a thread of its own.
-    pub fn start_method(mut self, method: StartMethod) -> Self {
-        self.method = method;
-        self
-    }
-
-    /// Sets how many items make a task of [`Pool::map`] and [`Pool::imap_unordered`]. 0 leaves it to the
-    /// pool.
-    pub fn chunk(mut self, items: usize) -> Self {
-        self.chunk = NonZero::new(items);
-        self
-    }
-
-    /// Sets what the workers are called, before a dash and their number: `worker` unless set.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Starts the workers. Does not wait until they are ready.
-    ///
-    /// # Errors
-    ///
-    /// - [`PoolError::NoWorkers`] when the number of workers is 0.
-    /// - [`PoolError::Launch`] when a worker cannot be started.
-    /// - [`PoolError::Arena`] and [`PoolError::Os`] when there is no room, or the system refuses.
-    pub fn build(self) -> Result<Pool, PoolError> {
-        let Self { workers, retries, method, chunk, name } = self;
-        let launcher = FunctionLauncher { method, name, creator: thread::current().id() };
-        let raw = RawPool::start(Options { workers, retries }, Box::new(launcher))?;
-        Ok(Pool { raw: Arc::new(raw), chunk })
-    }
+    calls: Calls,
 }
 
 impl Pool {
@@ -167,20 +109,82 @@ impl Pool {
         self.raw.workers()
     }
 
+    pub(super) fn new_with(raw: Arc<RawPool>, calls: Calls) -> Self {
+        Self { raw, calls }
+    }
+
     /// Returns the process ids of the workers that live just now.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.raw.worker_pids()
     }
 
-    /// Calls `function` with each of `items` and returns the values in the same order.
-    ///
-    /// Blocks until all are done. The items are packed into tasks: about four for each worker, or as
-    /// [`Builder::chunk`] says.
+    /// Returns what the pool has done and is doing.
     ///
     /// # Errors
     ///
-    /// - The error of the first item that has no value. The other items are done nevertheless.
-    /// - [`TaskError::Encode`] when an item cannot be serialized; nothing was submitted then.
+    /// [`PoolError::WrongProcess`] in a forked child.
+    pub fn stats(&self) -> Result<Stats, PoolError> {
+        self.raw.stats()
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Calls)) -> Self {
+        let mut other = self.clone();
+        change(&mut other.calls);
+        other
+    }
+
+    /// Returns a handle to this pool for tasks that may take so long, from when a worker begins them.
+    ///
+    /// A task that takes longer fails with [`TaskError::TimedOut`]; its worker is killed with `SIGKILL`,
+    /// since one that hangs may answer to nothing else, and replaced. A task may hold several items: with
+    /// a timeout and no [`chunk`](Self::chunk) it holds one.
+    #[must_use]
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        self.with(|calls| calls.tasks.timeout = Some(timeout))
+    }
+
+    /// Returns a handle to this pool for tasks that are run again so often after the worker that ran them
+    /// died, whatever [`Builder::retries`] said.
+    #[must_use]
+    pub fn retries(&self, retries: u32) -> Self {
+        self.with(|calls| calls.tasks.retries = Some(retries))
+    }
+
+    /// Returns a handle to this pool whose calls of [`map`](Self::map) and [`try_map`](Self::try_map)
+    /// return with the first failure, as soon as it happens.
+    ///
+    /// Tasks that no worker has begun by then are never run. Those that are being run go on, and nobody
+    /// waits for them. In iterators over values the other items then are [`TaskError::Cancelled`].
+    #[must_use]
+    pub fn fail_fast(&self) -> Self {
+        self.with(|calls| calls.tasks.fail_fast = true)
+    }
+
+    /// Returns a handle to this pool whose calls put so many items into a task. 0 leaves it to the pool:
+    /// [`map`](Self::map) measures how long items take, and iterators put one item into a task.
+    #[must_use]
+    pub fn chunk(&self, items: usize) -> Self {
+        self.with(|calls| calls.chunk = NonZero::new(items))
+    }
+
+    /// Returns a handle to this pool whose iterators over values have so many tasks for each worker under
+    /// way, but at least one. It is four unless set.
+    #[must_use]
+    pub fn window(&self, tasks: usize) -> Self {
+        self.with(|calls| calls.window = NonZero::new(tasks).unwrap_or(NonZero::<usize>::MIN))
+    }
+
+    /// Calls `function` with each of `items` and returns the values in the same order.
+    ///
+    /// Blocks until all are done. The items are packed into tasks of as many as take a worker some
+    /// milliseconds, which is measured on the way, or as [`chunk`](Self::chunk) says.
+    ///
+    /// # Errors
+    ///
+    /// - The error of the first item that has no value. The other items are done nevertheless, unless
+    ///   [`fail_fast`](Self::fail_fast) says otherwise: then it is the first error that happened.
+    /// - [`TaskError::Encode`] when an item cannot be serialized. With a chunk size, nothing was submitted
+    ///   then; otherwise those before it may have been run.
     /// - [`TaskError::Pool`] when the pool is closed or broken, or the arena has no room.
     pub fn map<F, A, R, I>(&self, function: F, items: I) -> Result<Vec<R>, TaskError>
     where
@@ -189,19 +193,7 @@ impl Pool {
         R: Serialize + DeserializeOwned,
         I: IntoIterator<Item = A>,
     {
-        let items = items.into_iter();
-        if let Some(chunk) = self.chunk {
-            return self.map_chunked(chunk.get(), function, items);
-        }
-        match items.size_hint() {
-            (least, Some(most)) if least == most => {
-                self.map_chunked(self.fair_chunk(most), function, items)
-            }
-            _ => {
-                let items: Vec<A> = items.collect();
-                self.map_chunked(self.fair_chunk(items.len()), function, items)
-            }
-        }
+        self.map_entry(function::entry(function), items)
     }
 
     /// As [`map`](Self::map), with `chunk` items in each task.
@@ -226,51 +218,157 @@ impl Pool {
         I: IntoIterator<Item = A>,
     {
         assert!(chunk > 0, "a task needs at least one item");
-        let mut frames = Frames::new(&self.job(function)?, ITEMS);
-        let mut items = items.into_iter();
-        let mut buffer = Vec::new();
-        let mut total = 0;
-        while take_up_to(&mut items, chunk, &mut buffer) {
-            function::push_items(&mut frames, &buffer)?;
-            total += buffer.len();
-        }
-        let batch = self.raw.batch(Order::Index)?;
-        uninterrupted(|| batch.submit(&mut frames))?;
-        uninterrupted(|| batch.wait(None))?;
-        let mut values = Vec::with_capacity(total);
-        for (number, outcome) in batch.take_all().iter().enumerate() {
-            let items = chunk.min(total - number * chunk);
-            task::values(outcome, items, |value| values.push(value));
-        }
-        values.into_iter().collect()
+        self.chunk(chunk).map(function, items)
     }
 
-    /// Calls `function` with each of `items` and returns an iterator over the values, each as soon as it
-    /// is there.
+    /// As [`map`](Self::map), for a function that may fail: returns the values if all items have one, and
+    /// otherwise the error that the function returned for the first that has none.
     ///
-    /// Items are drawn while values are taken: at most four tasks for each worker are under way, so
-    /// `items` may be endless. A task holds one item, or as many as [`Builder::chunk`] says. Dropping
-    /// the iterator draws no further items.
+    /// # Errors
+    ///
+    /// - [`TryError::Failed`] with the function's own error.
+    /// - [`TryError::Task`] as [`map`](Self::map).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::pool::{Pool, TryError};
+    ///
+    /// fn halve(x: u32) -> Result<u32, String> {
+    ///     if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) }
+    /// }
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     procession::init();
+    ///     let pool = Pool::new(2)?;
+    ///     assert_eq!(pool.try_map(halve, [2, 4])?, [1, 2]);
+    ///     match pool.fail_fast().try_map(halve, 7..1_000_000) {
+    ///         Err(TryError::Failed(error)) => assert!(error.ends_with("is odd")),
+    ///         other => panic!("{other:?}"),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn try_map<F, A, T, E, I>(&self, function: F, items: I) -> Result<Vec<T>, TryError<E>>
+    where
+        F: Fn(A) -> Result<T, E> + Copy + Send + 'static,
+        A: Serialize + DeserializeOwned,
+        T: Serialize + DeserializeOwned,
+        E: Serialize + DeserializeOwned,
+        I: IntoIterator<Item = A>,
+    {
+        let results = self.map_outcomes(function::fallible_entry(function), items)?;
+        results
+            .into_iter()
+            .map(|item| match item {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) => Err(TryError::Failed(error)),
+                Err(error) => Err(TryError::Task(error)),
+            })
+            .collect()
+    }
+
+    fn map_entry<A, R, I>(&self, entry: Entry, items: I) -> Result<Vec<R>, TaskError>
+    where
+        A: Serialize,
+        R: DeserializeOwned,
+        I: IntoIterator<Item = A>,
+    {
+        self.map_outcomes(entry, items)?.into_iter().collect()
+    }
+
+    /// What became of each item; if the first failure was to end the call and did, of the items of that
+    /// task alone.
+    fn map_outcomes<A, R, I>(
+        &self,
+        entry: Entry,
+        items: I,
+    ) -> Result<Vec<Result<R, TaskError>>, TaskError>
+    where
+        A: Serialize,
+        R: DeserializeOwned,
+        I: IntoIterator<Item = A>,
+    {
+        let frames = Frames::new(&self.job(entry)?, self.kind());
+        let mut items = Items::new(items.into_iter(), frames);
+        // With a timeout, each item has all of it.
+        let chunk = match (self.calls.chunk, self.calls.tasks.timeout) {
+            (None, Some(_)) => Some(NonZero::<usize>::MIN),
+            (chunk, _) => chunk,
+        };
+        let batch_in = |order| self.raw.batch_with(order, self.calls.tasks);
+        let (batch, outcomes);
+        if let Some(chunk) = chunk {
+            batch = batch_in(Order::Index)?;
+            outcomes = map::run_all(&batch, &mut items, chunk.get())?;
+        } else {
+            batch = batch_in(Order::Finish)?;
+            outcomes = map::run_measured(&batch, &mut items, self.workers())?;
+        }
+        Ok(items.values(&batch, &outcomes))
+    }
+
+    /// Calls `function` with each of `items` and returns an iterator over the values, in the order of the
+    /// items.
+    ///
+    /// Items are drawn while values are taken: as many tasks for each worker are under way as
+    /// [`window`](Self::window) says, so `items` may be endless. A task holds one item, or as many as
+    /// [`chunk`](Self::chunk) says. Dropping the iterator draws no further items, and tasks that no worker
+    /// has begun are never run.
     ///
     /// # Errors
     ///
     /// [`TaskError::Pool`] when the pool is closed or broken.
-    pub fn imap_unordered<F, A, R, I>(
+    pub fn imap<F, A, R, I>(
         &self,
         function: F,
         items: I,
-    ) -> Result<Unordered<I::IntoIter, R>, TaskError>
+    ) -> Result<Values<I::IntoIter, R>, TaskError>
     where
         F: Fn(A) -> R + Copy + Send + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
         I: IntoIterator<Item = A>,
     {
-        let job = self.job(function)?;
-        let batch = self.raw.batch(Order::Finish)?;
-        let chunk = self.chunk.map_or(1, NonZero::get);
-        let window = TASKS_PER_WORKER * self.workers();
-        Ok(Unordered::new(batch, job, items.into_iter(), chunk, window))
+        self.values(function, items.into_iter(), Order::Index)
+    }
+
+    /// As [`imap`](Self::imap), with each value as soon as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`imap`](Self::imap).
+    pub fn imap_unordered<F, A, R, I>(
+        &self,
+        function: F,
+        items: I,
+    ) -> Result<Values<I::IntoIter, R>, TaskError>
+    where
+        F: Fn(A) -> R + Copy + Send + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+        I: IntoIterator<Item = A>,
+    {
+        self.values(function, items.into_iter(), Order::Finish)
+    }
+
+    fn values<F, A, R, I>(
+        &self,
+        function: F,
+        items: I,
+        order: Order,
+    ) -> Result<Values<I, R>, TaskError>
+    where
+        F: Fn(A) -> R + Copy + Send + 'static,
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+        I: Iterator<Item = A>,
+    {
+        let frames = Frames::new(&self.job(function::entry(function))?, self.kind());
+        let batch = self.raw.batch_with(order, self.calls.tasks)?;
+        let chunk = self.calls.chunk.map_or(1, NonZero::get);
+        let window = self.calls.window.get().saturating_mul(self.workers());
+        Ok(Values::new(batch, order, frames, items, chunk, window))
     }
 
     /// Calls `function` with `argument` in a worker and returns the value. Blocks until it is there.
@@ -299,9 +397,9 @@ impl Pool {
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let mut frames = Frames::new(&self.job(function)?, ITEMS);
+        let mut frames = Frames::new(&self.job(function::entry(function))?, self.kind());
         function::push_items(&mut frames, std::slice::from_ref(&argument))?;
-        let batch = self.raw.batch(Order::Index)?;
+        let batch = self.raw.batch_with(Order::Index, self.calls.tasks)?;
         uninterrupted(|| batch.submit(&mut frames))?;
         Ok(Task::new(batch))
     }
@@ -346,24 +444,13 @@ impl Pool {
     }
 
     /// The job for a function.
-    fn job<F, A, R>(&self, _function: F) -> Result<JobRef, TaskError>
-    where
-        F: Fn(A) -> R + Copy + Send + 'static,
-        A: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
-    {
-        const {
-            assert!(
-                size_of::<F>() == 0,
-                "a worker can be given a function by its name, or a closure that captures nothing; pass what it needs with each item",
-            );
-        }
-        Ok(self.raw.register_job(&function::job_bytes::<F, A, R>()?, None)?)
+    fn job(&self, entry: Entry) -> Result<JobRef, TaskError> {
+        Ok(self.raw.register_job(&function::job_bytes(entry)?, None)?)
     }
 
-    /// The number of items in a task, if there are so many and each worker gets four tasks.
-    fn fair_chunk(&self, items: usize) -> usize {
-        items.div_ceil(TASKS_PER_WORKER * self.workers()).max(1)
+    /// What workers do about the items of a task.
+    fn kind(&self) -> u32 {
+        if self.calls.tasks.fail_fast { function::UNTIL_FAILURE } else { function::ALL_ITEMS }
     }
 }
 
@@ -387,35 +474,5 @@ pub(super) fn uninterrupted<T>(
             Err(PoolError::Interrupted) => {}
             result => return result,
         }
-    }
-}
-
-/// Starts workers that run functions of this executable.
-#[derive(Debug)]
-struct FunctionLauncher {
-    method: StartMethod,
-    name: String,
-    /// The thread that makes the pool and may fork. The pool's own may not, as it is a second one.
-    creator: ThreadId,
-}
-
-impl Launcher for FunctionLauncher {
-    fn launch(&self, boot: WorkerBoot) -> Result<Launched, LaunchError> {
-        let method = match self.method {
-            StartMethod::Fork if thread::current().id() != self.creator => StartMethod::Spawn,
-            method => method,
-        };
-        let name = format!("{}-{}", self.name, boot.seat() + 1);
-        let builder = process::Builder::new().name(name.clone()).daemon(true).start_method(method);
-        let worker = builder.spawn(work, boot)?;
-        Ok(Launched { child: worker.into_child(), name })
-    }
-}
-
-/// What a worker process does.
-fn work(boot: WorkerBoot) {
-    if let Err(error) = worker::serve(&boot, &mut FunctionRunner::default()) {
-        eprintln!("procession: a pool worker cannot go on: {error}");
-        system::exit_now(EXIT_CANNOT_SERVE);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::channel::{GetError, Message};
 use crate::pool::frame::{RESULT_HEADER, ResultHeader, Status, TaskHeader, TaskId};
 use crate::pool::state::Orders;
-use crate::pool::transport::{ArenaWorker, WorkerBoot, WorkerTransport};
+use crate::pool::transport::{ArenaWorker, Begin, WorkerBoot, WorkerTransport};
+use crate::pool::wear::Wear;
 use crate::shm::{ArenaError, Pins};
 
 /// A reply buffer that has grown beyond this is not kept for the next task, in bytes.
@@ -109,6 +111,8 @@ pub trait Runner {
 pub enum ServeError {
     /// The arena does not work any more.
     Arena(ArenaError),
+    /// It cannot run on the processors that the pool chose for it.
+    Affinity(io::Error),
     /// The runner said so after a signal.
     Interrupted,
 }
@@ -117,6 +121,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Arena(_) => "tasks cannot be received",
+            Self::Affinity(_) => "it cannot run on the processors chosen for it",
             Self::Interrupted => "left because of a signal",
         })
     }
@@ -126,6 +131,7 @@ impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Arena(source) => Some(source),
+            Self::Affinity(source) => Some(source),
             Self::Interrupted => None,
         }
     }
@@ -140,14 +146,20 @@ impl From<ArenaError> for ServeError {
 /// Runs tasks until the pool is closed or terminated.
 ///
 /// With the first call the worker counts as started: what may go wrong before, such as setting up
-/// what tasks need, belongs before it.
+/// what tasks need, belongs before it; so does [`WorkerBoot::prepare`], if that is to run where the tasks
+/// will.
 ///
 /// # Errors
 ///
 /// [`ServeError`] when the worker cannot go on; it should then exit with a code other than 0.
 pub fn serve(boot: &WorkerBoot, runner: &mut dyn Runner) -> Result<(), ServeError> {
+    boot.prepare().map_err(|error| {
+        boot.start_failed(&format!("the worker cannot run where it is to: {error}"));
+        ServeError::Affinity(error)
+    })?;
     let transport = ArenaWorker::new(boot)?;
-    Worker { transport, runner, reply: Reply::new(), seat: boot.seat() as u32 }.serve()
+    let wear = Wear::new(boot.limits());
+    Worker { transport, runner, reply: Reply::new(), seat: boot.seat() as u32, wear }.serve()
 }
 
 struct Worker<'a, T> {
@@ -155,6 +167,7 @@ struct Worker<'a, T> {
     runner: &'a mut dyn Runner,
     reply: Reply,
     seat: u32,
+    wear: Wear,
 }
 
 /// What to do after a record was dealt with.
@@ -182,19 +195,35 @@ impl<T: WorkerTransport> Worker<'_, T> {
 
     fn deal_with(&mut self, record: Message) -> Then {
         let task = TaskHeader::split(record.as_ref());
-        let Some((TaskHeader { id: Some(id), job, kind }, payload)) = task else {
+        let Some((TaskHeader { id: Some(id), job, kind, care }, payload)) = task else {
             return self.look_around();
         };
         if self.transport.orders() == Orders::Stop {
             self.transport.let_go();
             return Then::Leave;
         }
+        let began = match self.transport.begin(id, care) {
+            Begin::Run { began } => began,
+            Begin::PassBy => {
+                drop(record);
+                self.send(id, Status::Skipped);
+                self.reply.recycle();
+                return Then::GoOn;
+            }
+            Begin::Leave => return Then::Leave,
+        };
         let status = self.run(job, kind, payload);
         // The result may need its room.
         drop(record);
+        if !self.transport.finish(id, began, status != Status::Done) {
+            return Then::Leave;
+        }
         self.send(id, status);
+        if care.urgent && status != Status::Done {
+            self.transport.urge();
+        }
         self.reply.recycle();
-        if self.runner.retire() { Then::Leave } else { Then::GoOn }
+        if self.runner.retire() || self.wear.is_worn() { Then::Leave } else { Then::GoOn }
     }
 
     /// There was no task; who is told to finish has none to expect behind this.

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::path::{Path, PathBuf};
-use std::{fs, iter, str};
+use std::{fs, io, iter, str};
 
 /// The CPU that this thread ran on a moment ago.
 pub(crate) fn current_cpu() -> u32 {
@@ -75,6 +75,60 @@ pub(crate) fn memory_limit() -> u64 {
     let v1 = |group: &Path| parse_limit(&read(group, "memory.limit_in_bytes")?);
     let by_group = Groups::of_this_process("memory").least(v2, v1, u64::min);
     by_group.unwrap_or(u64::MAX).min(machine_memory())
+}
+
+/// The numbers of the CPUs that this thread may run on.
+pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = rustix::thread::sched_getaffinity(None)?;
+    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Has this thread, and those that it starts, run on these CPUs alone.
+pub(crate) fn run_on(cpus: &[usize]) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus.iter().filter(|cpu| **cpu < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(*cpu);
+    }
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// Where the kernel counts the processes of this process's control group that it killed for want of
+/// memory.
+#[derive(Debug)]
+pub(crate) struct KillCounter(Groups);
+
+impl KillCounter {
+    /// The counters that hold for this process.
+    pub(crate) fn of_this_process() -> Self {
+        Self(Groups::of_this_process("memory"))
+    }
+
+    /// How many processes were killed so far; `None` if nobody counts.
+    pub(crate) fn read(&self) -> Option<u64> {
+        let v2 = |group: &Path| parse_kills(&read(group, "memory.events")?);
+        let v1 = |group: &Path| parse_kills(&read(group, "memory.oom_control")?);
+        // A group counts what happens in those below it too.
+        self.0.least(v2, v1, u64::max)
+    }
+}
+
+/// The line `oom_kill` of `memory.events`, and of `memory.oom_control` in version 1.
+fn parse_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+/// The bytes of memory that this process has for itself: resident, and neither shared nor of a file.
+pub(crate) fn own_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = parse_statm(&text).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
+/// Resident pages without those shared with others, from the second and third number.
+fn parse_statm(text: &str) -> Option<u64> {
+    let mut numbers = text.split(' ').skip(1).map(|number| number.parse::<u64>().ok());
+    let (resident, shared) = (numbers.next()??, numbers.next()??);
+    Some(resident.saturating_sub(shared))
 }
 
 fn machine_memory() -> u64 {
@@ -352,6 +406,32 @@ mod tests {
         assert!(available_cpus() <= affinity_count());
         assert!((available_cpus()..=machine_cpus()).contains(&shared_cpus()));
         assert!((1..=machine_memory()).contains(&memory_limit()));
+    }
+
+    #[test]
+    fn kills_for_want_of_memory_are_read_in_both_versions() {
+        assert_eq!(parse_kills("low 0\noom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
+        assert_eq!(parse_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
+        assert_eq!(parse_kills("low 0\n"), None);
+    }
+
+    #[test]
+    fn memory_of_its_own_is_what_is_resident_and_not_shared() {
+        assert_eq!(parse_statm("900 500 120 1 0 80 0\n"), Some(380));
+        assert_eq!(parse_statm("900\n"), None);
+        let before = own_memory().unwrap();
+        let touched = vec![1_u8; 64 << 20];
+        assert!(own_memory().unwrap() >= before + (60 << 20), "{}", touched.len());
+    }
+
+    #[test]
+    fn thread_runs_where_it_was_told_to() {
+        let first = *allowed_cpus().unwrap().first().unwrap();
+        let pinned = std::thread::spawn(move || {
+            run_on(&[first]).unwrap();
+            (allowed_cpus().unwrap(), run_on(&[]).is_err())
+        });
+        assert_eq!(pinned.join().unwrap(), (vec![first], true));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! nothing again and takes no decision. `EINTR` comes out as
 //! [`ErrorKind::Interrupted`](std::io::ErrorKind::Interrupted), except where a call cannot block.
 
+pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod cpu;
 pub(crate) mod fd;

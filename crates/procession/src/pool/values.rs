@@ -7,21 +7,23 @@ use std::iter::FusedIterator;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::pool::batch::Order;
 use crate::pool::error::PoolError;
 use crate::pool::frames::Frames;
-use crate::pool::function::{self, ITEMS};
-use crate::pool::job::JobRef;
+use crate::pool::function;
 use crate::pool::owner::RawBatch;
 use crate::pool::task::{self, TaskError};
 use crate::pool::typed::{take_up_to, uninterrupted};
 
-/// An iterator over the values of [`Pool::imap_unordered`](super::Pool::imap_unordered), each as soon as
-/// it is there.
+/// An iterator over the values of [`Pool::imap`](super::Pool::imap) or
+/// [`Pool::imap_unordered`](super::Pool::imap_unordered).
 ///
 /// An item without a value is an error in its place, and the iterator goes on. If the pool takes no more
-/// tasks, that is one error, and the iterator ends with the values that are still to come.
-pub struct Unordered<I: Iterator, R> {
+/// tasks, that is one error, and the iterator ends with the values that are still to come. Dropping it
+/// cancels the tasks that no worker has begun.
+pub struct Values<I: Iterator, R> {
     batch: RawBatch,
+    order: Order,
     frames: Frames,
     /// `None` when it has ended.
     items: Option<I>,
@@ -33,43 +35,54 @@ pub struct Unordered<I: Iterator, R> {
     under_way: usize,
     /// Number and items of the one task that may hold fewer than `chunk`: the last.
     last: Option<(usize, usize)>,
+    /// For each task that was not submitted because an item does not serialize: its place among the
+    /// others, how many items it has, and why.
+    unsent: VecDeque<(usize, usize, String)>,
     ready: VecDeque<Result<R, TaskError>>,
 }
 
-impl<I: Iterator, R> Unordered<I, R> {
-    pub(super) fn new(batch: RawBatch, job: JobRef, items: I, chunk: usize, window: usize) -> Self {
+impl<I: Iterator, R> Values<I, R> {
+    pub(super) fn new(
+        batch: RawBatch,
+        order: Order,
+        frames: Frames,
+        items: I,
+        chunk: usize,
+        window: usize,
+    ) -> Self {
         Self {
             batch,
-            frames: Frames::new(&job, ITEMS),
+            order,
+            frames,
             items: Some(items),
             buffer: Vec::new(),
             chunk,
             window,
             under_way: 0,
             last: None,
+            unsent: VecDeque::new(),
             ready: VecDeque::new(),
         }
     }
 }
 
-impl<I, R> Unordered<I, R>
+impl<I, R> Values<I, R>
 where
     I: Iterator,
     I::Item: Serialize,
     R: DeserializeOwned,
 {
     /// Submits further items if a good part of the window is free.
-    fn refill(&mut self) -> Result<(), TaskError> {
+    fn refill(&mut self) -> Result<(), PoolError> {
         let held = self.under_way + self.ready.len().div_ceil(self.chunk);
         // One at a time would wake workers for one task at a time.
         if self.items.is_none() || held > self.window - self.window.div_ceil(4) {
             return Ok(());
         }
-        let mut result = Ok(());
-        while held + self.frames.len() < self.window && result.is_ok() {
+        while held + self.frames.len() < self.window {
             let Some(items) = &mut self.items else { break };
             if take_up_to(items, self.chunk, &mut self.buffer) {
-                result = self.push();
+                self.push();
             }
             if self.buffer.len() < self.chunk {
                 self.items = None;
@@ -78,22 +91,43 @@ where
         let count = self.frames.len();
         let submitted = uninterrupted(|| self.batch.submit(&mut self.frames));
         self.under_way += count - self.frames.len();
-        submitted?;
-        result
+        match submitted {
+            // A task has failed, and those that were to follow are not wanted.
+            Err(PoolError::Cancelled) => {
+                self.items = None;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Adds a task with the items in the buffer.
-    fn push(&mut self) -> Result<(), TaskError> {
+    fn push(&mut self) {
         let number = self.batch.len() + self.frames.len();
-        function::push_items(&mut self.frames, &self.buffer)?;
-        self.last = Some((number, self.buffer.len()));
-        Ok(())
+        let items = self.buffer.len();
+        match function::push_items(&mut self.frames, &self.buffer) {
+            Ok(()) => self.last = Some((number, items)),
+            Err(error) => self.unsent.push_back((number, items, error.to_string())),
+        }
+    }
+
+    /// Has the errors ready of the items that were not submitted and come before the task `number`.
+    fn tell_unsent(&mut self, number: usize) {
+        while self.unsent.front().is_some_and(|(place, ..)| *place <= number) {
+            let Some((_, items, reason)) = self.unsent.pop_front() else { return };
+            let error = || Err(TaskError::Encode { reason: reason.clone() });
+            self.ready.extend((0..items).map(|_| error()));
+        }
     }
 
     /// Blocks until values are there; false if there are none to come.
     fn take_in(&mut self) -> Result<bool, PoolError> {
         let outcomes = uninterrupted(|| self.batch.next_many(self.window, None))?;
+        if self.order == Order::Finish || outcomes.is_empty() {
+            self.tell_unsent(usize::MAX);
+        }
         for (number, outcome) in &outcomes {
+            self.tell_unsent(*number);
             let items = match self.last {
                 Some((last, items)) if last == *number => items,
                 _ => self.chunk,
@@ -101,11 +135,11 @@ where
             task::values(outcome, items, |value| self.ready.push_back(value));
         }
         self.under_way -= outcomes.len();
-        Ok(!outcomes.is_empty())
+        Ok(!self.ready.is_empty())
     }
 }
 
-impl<I, R> Iterator for Unordered<I, R>
+impl<I, R> Iterator for Values<I, R>
 where
     I: Iterator,
     I::Item: Serialize,
@@ -116,12 +150,9 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Err(error) = self.refill() {
-                // An item that does not serialize fails alone; a pool that takes no more tasks takes none
-                // later either.
-                if let TaskError::Pool(_) = error {
-                    self.items = None;
-                }
-                return Some(Err(error));
+                // A pool that takes no more tasks takes none later either.
+                self.items = None;
+                return Some(Err(error.into()));
             }
             if let Some(value) = self.ready.pop_front() {
                 return Some(value);
@@ -135,7 +166,7 @@ where
     }
 }
 
-impl<I, R> FusedIterator for Unordered<I, R>
+impl<I, R> FusedIterator for Values<I, R>
 where
     I: Iterator,
     I::Item: Serialize,
@@ -143,8 +174,15 @@ where
 {
 }
 
-impl<I: Iterator, R> fmt::Debug for Unordered<I, R> {
+impl<I: Iterator, R> Drop for Values<I, R> {
+    fn drop(&mut self) {
+        // What cannot be called back is run in vain.
+        let _ = self.batch.cancel(false);
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Values<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unordered").field("under_way", &self.under_way).finish_non_exhaustive()
+        f.debug_struct("Values").field("under_way", &self.under_way).finish_non_exhaustive()
     }
 }
