@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         BrokenPoolError,
         OwnerDiedError,
         TasksLostError,
+        TaskTimeoutError,
         WorkerDiedError,
     )
     from procession.process import active_children, current_process, parent_process
@@ -97,6 +98,7 @@ __all__ = [
     "RawValue",
     "Semaphore",
     "SimpleQueue",
+    "TaskTimeoutError",
     "TasksLostError",
     "TimeoutError",
     "Value",
@@ -129,6 +131,7 @@ _HOMES = {
     "OwnerDiedError": "errors",
     "ProcessError": "context",
     "TasksLostError": "errors",
+    "TaskTimeoutError": "errors",
     "TimeoutError": "context",
     "WorkerDiedError": "errors",
     "active_children": "process",

@@ -7,6 +7,7 @@ import threading
 
 # What `importlib.machinery` has, without the cost of importing that.
 from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import PathFinder, SourceFileLoader
 
 from procession import _stdlib
 
@@ -14,12 +15,15 @@ TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
+else:
+    ModuleType = type(sys)
 
 # Submodules of the original that have a counterpart here. All others stay the original's.
 _OURS = frozenset(
     (
         "connection",
         "context",
+        "dummy",
         "forkserver",
         "heap",
         "pool",
@@ -35,6 +39,9 @@ _OURS = frozenset(
         "synchronize",
     )
 )
+
+# Where the original's executor of processes is.
+_EXECUTORS = "concurrent.futures.process"
 
 _installed = threading.Event()
 
@@ -58,7 +65,62 @@ def install() -> None:
     _stdlib.give_away(package, _OURS)
     finder: Any = _Submodules
     sys.meta_path.insert(0, finder)
+    _replace_executor()
     _installed.set()
+
+
+def _replace_executor() -> None:
+    """Let `concurrent.futures` have the executor of this package, now or once it is imported."""
+    package = sys.modules.get("concurrent.futures")
+    if package is not None:
+        vars(package).pop("ProcessPoolExecutor", None)
+    module = sys.modules.get(_EXECUTORS)
+    if module is not None:
+        module.__class__ = _ExecutorModule
+    else:
+        finder: Any = _ExecutorFinder
+        sys.meta_path.insert(0, finder)
+
+
+class _ExecutorModule(ModuleType):
+    """The module of the original's executor, of which others see that of this package.
+
+    Its own code, which may not even have run yet, sees what it has defined.
+    """
+
+    _answer: Any = None
+
+    @property
+    def ProcessPoolExecutor(self) -> Any:
+        if self._answer is None:
+            # Now that it is asked for: ours is built on what this very module has.
+            from procession.futures import ProcessPoolExecutor
+
+            self._answer = ProcessPoolExecutor
+        return self._answer
+
+    @ProcessPoolExecutor.setter
+    def ProcessPoolExecutor(self, value: Any) -> None:
+        self._answer = value
+
+
+class _ExecutorFinder:
+    """Finds the module of the original's executor, whose name is then given away."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, _target: object = None) -> ModuleSpec | None:
+        if name != _EXECUTORS:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _ExecutorLoader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _ExecutorLoader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        module.__class__ = _ExecutorModule
+        super().exec_module(module)
 
 
 def _get_context(method: str | None = None) -> Any:

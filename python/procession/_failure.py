@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 
@@ -24,7 +25,12 @@ def describe(error: BaseException) -> tuple[str, bytes]:
 
 def describe_unsendable(error: Exception, value: object) -> tuple[str, bytes]:
     """Return the same for a result that did not pickle because of `error`."""
-    return describe(_encoding_error(error, value))
+    wrapped: Any = _encoding_error(error, value)
+    with contextlib.suppress(Exception):
+        _by_value.dumps(error)
+        # An executor raises this one instead.
+        wrapped.reason = error
+    return describe(wrapped)
 
 
 def rebuild(text: str, pickled: bytes) -> BaseException:

@@ -31,6 +31,26 @@ _RUNS_ATEXIT = sys.version_info >= (3, 13)
 class _Process(_BaseProcess):
     """What the process classes have in common."""
 
+    def start(self) -> None:
+        """Start the process.
+
+        A daemonic process may start processes too, other than in the original: those are daemonic
+        themselves unless they were told not to be, and end with it.
+        """
+        process: Any = _stdlib.process
+        if not process.current_process()._config.get("daemon"):
+            super().start()
+            return
+        self._check_closed()
+        assert self._popen is None, "cannot start a process twice"
+        assert self._parent_pid == os.getpid(), "it was made by another process, which may start it"
+        process._cleanup()
+        self._popen = self._Popen(self)
+        self._sentinel = self._popen.sentinel
+        # They may hold this object in their turn.
+        del self._target, self._args, self._kwargs
+        process._children.add(self)
+
     def interrupt(self) -> None:
         """Send the process `SIGINT`, as Ctrl-C does."""
         self._check_closed()

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import GenericAlias, TracebackType
 from typing import Any, Final, Generic, Self, SupportsIndex, TypeAlias, TypeVar, final
 
@@ -41,6 +41,7 @@ __all__ = [
     "answer",
     "challenge",
     "connect",
+    "cpu_count",
     "create_name",
     "dumps",
     "fill",
@@ -621,7 +622,27 @@ class Barrier:
 
 @disjoint_base
 class ApplyResult(Generic[_R_co]):
-    """The result of a call that a pool carries out."""
+    """The result of a call that a pool carries out.
+
+    It can be awaited in a coroutine, which blocks no thread. When the coroutine is cancelled, so is
+    the call.
+
+    Example:
+        ```python
+        import time
+        from concurrent.futures import CancelledError
+        from procession import Pool
+
+        if __name__ == "__main__":
+            with Pool(2) as pool:
+                result = pool.apply_async(time.sleep, (3600,))
+                result.cancel()
+                try:
+                    result.get()
+                except CancelledError:
+                    print("cancelled")
+        ```
+    """
 
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
@@ -633,6 +654,8 @@ class ApplyResult(Generic[_R_co]):
         Raises:
             multiprocessing.TimeoutError: It was not done within `timeout` seconds.
             WorkerDiedError: The worker died while it carried out the call.
+            TaskTimeoutError: It took longer than its own `timeout`; the worker was killed.
+            concurrent.futures.CancelledError: It was cancelled.
         """
 
     def wait(self, timeout: float | None = None) -> None:
@@ -647,6 +670,25 @@ class ApplyResult(Generic[_R_co]):
         Raises:
             ValueError: It is not done.
         """
+
+    def running(self) -> bool:
+        """Say whether a worker has begun the call, or one of the calls, and not done it."""
+
+    def cancel(self, running: bool = True) -> bool:
+        """Give the call up, and say whether any of it was not done yet.
+
+        A call that no worker has begun is never made. The worker that carries it out is killed and
+        replaced, unless `running` is false. `get` then raises `concurrent.futures.CancelledError`.
+        """
+
+    def add_done_callback(self, call: Callable[[], object]) -> None:
+        """Have `call` called, in the pool's one thread, once the call is done.
+
+        The result does not wait for that before it is ready.
+        """
+
+    def __await__(self) -> Generator[Any, None, _R_co]: ...
+    def _progress(self) -> tuple[int, int]: ...
 
 @final
 class MapResult(ApplyResult[list[_R_co]], Generic[_R_co]):
@@ -666,6 +708,13 @@ class IMapIterator(Iterator[_R_co]):
         Raises:
             multiprocessing.TimeoutError: There was none within `timeout` seconds.
             StopIteration: There are no more.
+        """
+
+    def cancel(self, running: bool = False) -> None:
+        """Read no more input, and give up the tasks that are not done.
+
+        Those that a worker has begun are carried out nevertheless, unless `running` is true. Then
+        their workers are killed and replaced.
         """
 
 @final
@@ -1062,6 +1111,13 @@ class ShareableListBase:
     def __setitem__(self, position: int, value: Any, /) -> None: ...
     def _get_packing_format(self, position: int) -> str:
         """Return the format of an item, for `struct`."""
+
+def cpu_count() -> int:
+    """Return how many processors this process may use.
+
+    That is what the scheduler allows it and what its control group lets it use, and from CPython
+    3.13 on what `-X cpu_count` and `PYTHON_CPU_COUNT` say.
+    """
 
 def create_name(name: str, size: int, mode: int, track: bool) -> int:
     """Make zeroed memory under a name that is free, and return a descriptor for it.

@@ -10,8 +10,8 @@ from procession._process import ForkProcess, ForkServerProcess, Process, SpawnPr
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, ClassVar
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, ClassVar, Literal
 
     from procession.connection import Connection
     from procession.pool import Pool
@@ -100,6 +100,8 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
         maxtasksperchild: int | None = None,
         *,
         retries: int = 0,
+        max_memory_per_child: int | None = None,
+        affinity: Sequence[Iterable[int]] | Literal["spread"] | None = None,
     ) -> Pool:
         """Return a pool of worker processes."""
         from procession.pool import Pool
@@ -111,6 +113,8 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
             maxtasksperchild,
             context=self.get_context(),
             retries=retries,
+            max_memory_per_child=max_memory_per_child,
+            affinity=affinity,
         )
 
     def Lock(self) -> Any:

@@ -6,8 +6,8 @@ __all__ = [
     "BrokenPoolError",
     "OwnerDiedError",
     "ProcessError",
-    "TasksLostError",
     "TaskTimeoutError",
+    "TasksLostError",
     "TimeoutError",
     "WorkerDiedError",
 ]

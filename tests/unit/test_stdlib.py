@@ -42,7 +42,8 @@ def main():
         assert module.__name__.startswith("multiprocessing."), module
     assert multiprocessing.managers.process is original_process
     assert multiprocessing.managers.get_context("fork") is procession.get_context("fork")
-    assert ThreadPool.__module__ == MaybeEncodingError.__module__ == "multiprocessing.pool"
+    assert MaybeEncodingError.__module__ == "multiprocessing.pool"
+    assert ThreadPool.__module__ == "procession.pool"
     assert multiprocessing.process is original_process
     assert multiprocessing.queues is procession.queues
     assert multiprocessing.util is procession.util

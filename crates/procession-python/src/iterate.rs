@@ -13,7 +13,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::error::{EngineError, EngineResult};
 use crate::generic::generic_alias;
 use crate::jobs::{self, Call};
-use crate::result::settle;
+use crate::result::{in_slices, settle};
 use crate::wait::{blocking, deadline_after};
 
 /// Where the tasks come from.
@@ -168,6 +168,18 @@ impl PyIMapIterator {
         self.next(py, None)
     }
 
+    /// Read no more input, and give up the tasks that are not done.
+    ///
+    /// Those that a worker has begun are carried out nevertheless, unless `running` is true.
+    #[pyo3(signature = (running=false))]
+    fn cancel(&self, py: Python<'_>, running: bool) -> EngineResult<()> {
+        let stream = &self.0;
+        // What the input holds goes after the lock has been let go.
+        let source = stream.lock(py).source.take();
+        drop(source);
+        Ok(py.detach(|| stream.batch.cancel(running)).map(drop)?)
+    }
+
     /// Return the next result, or raise what the call raised.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> EngineResult<Py<PyAny>> {
@@ -177,7 +189,7 @@ impl PyIMapIterator {
             if let Some(value) = stream.prepare_next(py)? {
                 return Ok(value);
             }
-            let next = blocking(py, || stream.batch.next(deadline))??;
+            let next = blocking(py, || in_slices(deadline, |until| stream.batch.next(until)))??;
             let Some((_, outcome)) = next else { return Err(stream.end(py)) };
             if let Some(value) = stream.take_in(settle(py, outcome), py)? {
                 return Ok(value);

@@ -10,6 +10,7 @@
 
 mod codec;
 mod connection;
+mod cpus;
 mod draft;
 mod error;
 mod failure;
@@ -43,6 +44,8 @@ mod _procession {
         PyConnection, PyListener, answer, challenge, connect, is_packing, pipe, redeem, share,
         stop_sharing, verify, wait,
     };
+    #[pymodule_export]
+    use crate::cpus::cpu_count;
     #[pymodule_export]
     use crate::fork_server::{PyForkServer, PyParcel, PyZygote, announce_exit};
     #[pymodule_export]

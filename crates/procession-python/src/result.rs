@@ -68,6 +68,23 @@ struct Called {
 /// A thread that waits for a callback looks this often whether a signal came.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// How long a wait may go on without a look for signals: one that comes after the last look and
+/// before the sleep does not end the sleep.
+const SIGNAL_SLICE: Duration = Duration::from_millis(250);
+
+/// Waits until the deadline or for a slice, whose end counts as an interruption.
+pub(crate) fn in_slices<T>(
+    deadline: Option<Instant>,
+    wait: impl FnOnce(Option<Instant>) -> Result<T, PoolError>,
+) -> Result<T, PoolError> {
+    let slice_end = Instant::now() + SIGNAL_SLICE;
+    let until = deadline.map_or(slice_end, |at| at.min(slice_end));
+    match wait(Some(until)) {
+        Err(PoolError::TimedOut) if deadline != Some(until) => Err(PoolError::Interrupted),
+        waited => waited,
+    }
+}
+
 impl Called {
     fn is_over(&self) -> bool {
         *self.over.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,7 +159,7 @@ impl PyApplyResult {
 
     /// Waits for the result; false if the time ran out.
     fn complete(&self, py: Python<'_>, deadline: Option<Instant>) -> EngineResult<bool> {
-        match blocking(py, || self.batch.wait(deadline))? {
+        match blocking(py, || in_slices(deadline, |until| self.batch.wait(until)))? {
             Ok(()) => {}
             Err(PoolError::TimedOut) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -169,6 +186,10 @@ impl PyApplyResult {
     }
 
     fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // The tasks before it may have been cancelled because of it.
+        if let Some(outcome) = self.batch.first_failure().and_then(|index| self.batch.take(index)) {
+            settle(py, outcome)?;
+        }
         let mut outcomes = self.batch.take_all().into_iter();
         match self.shape {
             Shape::Single => match outcomes.next() {
@@ -231,6 +252,44 @@ impl PyApplyResult {
     /// Say whether the call is done.
     fn ready(&self) -> bool {
         self.is_ready()
+    }
+
+    /// Give the call up, and say whether that was in time; with `running` false, only if not begun.
+    #[pyo3(signature = (running=true))]
+    fn cancel(&self, py: Python<'_>, running: bool) -> EngineResult<bool> {
+        Ok(py.detach(|| self.batch.cancel(running))? > 0)
+    }
+
+    /// Say whether a worker has begun it and not done it.
+    fn running(&self) -> bool {
+        self.batch.is_running()
+    }
+
+    /// Have `call` called, without arguments, on the pool's thread once the call is done.
+    ///
+    /// The result does not wait for that before it is ready.
+    fn add_done_callback(&self, call: Py<PyAny>) -> EngineResult<()> {
+        let call = Box::new(move || {
+            // Without an interpreter nobody is left to be called.
+            Python::try_attach(|py| {
+                if let Err(error) = call.call0(py) {
+                    error.write_unraisable(py, Some(call.bind(py)));
+                }
+            });
+        });
+        Ok(self.batch.on_complete(call)?)
+    }
+
+    /// Wait for the call in a coroutine, without blocking its loop.
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let future = slf.py().import("procession.aio")?.call_method1("future_of", (slf,))?;
+        future.call_method0("__await__")
+    }
+
+    /// Return how many of the tasks are done, and how many there are.
+    fn _progress(&self) -> (usize, usize) {
+        let total = self.batch.len();
+        (total - self.batch.unfinished().min(total), total)
     }
 
     /// Say whether the call returned rather than raised. It must be done.
