@@ -26,6 +26,7 @@ _OURS = frozenset(
         "dummy",
         "forkserver",
         "heap",
+        "managers",
         "pool",
         "popen_fork",
         "popen_forkserver",

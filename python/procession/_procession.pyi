@@ -10,6 +10,7 @@ __all__ = [
     "Block",
     "Boot",
     "BoundedSemaphore",
+    "Caller",
     "Child",
     "Condition",
     "Connection",
@@ -21,6 +22,8 @@ __all__ = [
     "Listener",
     "Lock",
     "LockedField",
+    "ManagerClient",
+    "ManagerServer",
     "MapResult",
     "Parcel",
     "Pool",
@@ -30,6 +33,7 @@ __all__ = [
     "RLock",
     "SemLock",
     "Semaphore",
+    "ServerThread",
     "ShareableListBase",
     "SimpleQueue",
     "SynchronizedArray",
@@ -41,6 +45,7 @@ __all__ = [
     "answer",
     "challenge",
     "connect",
+    "connect_manager",
     "cpu_count",
     "create_name",
     "dumps",
@@ -1384,3 +1389,139 @@ def stop_sharing(timeout: float | None = None) -> bool:
 
 def is_packing() -> bool:
     """Say whether what is being pickled on this thread is for a process of the tree."""
+
+@final
+class ManagerServer:
+    """The sockets, threads and reference counts of a manager's server, without its objects.
+
+    Args:
+        address: Where to listen.
+        authkey: What clients must prove to know.
+
+    Raises:
+        OSError: The address is in use, too long, or not this machine's.
+    """
+
+    def __new__(cls, address: Any, authkey: bytes) -> Self: ...
+    @property
+    def address(self) -> Any:
+        """Where it listens."""
+
+    def start(self, host: Any, quick: Any) -> None:
+        """Answer requests from now on, by threads that `host` starts.
+
+        Args:
+            host: Has the objects, and says what requests mean.
+            quick: Types whose methods never block.
+        """
+
+    def close(self) -> None:
+        """Let no more clients in."""
+
+    def stop(self) -> None:
+        """End all connections."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once the server is stopped."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the server is stopped; False if the time, in seconds, ran out."""
+
+    def may_block(self) -> None:
+        """Let another thread see to the clients until this one has answered its request."""
+
+    def is_connected(self, client: int) -> bool:
+        """Say whether a client is connected."""
+
+    def refer(self, client: int | None, number: int) -> bool:
+        """Count one more reference; False if the client is gone.
+
+        None is for a reference of nobody in particular.
+        """
+
+    def refer_to_known(self, client: int | None, number: int) -> bool:
+        """Count one more reference if there is one already; else False."""
+
+    def give_up(self, client: int | None, number: int) -> bool:
+        """Take a reference back; True if there is none left."""
+
+    def references(self, number: int) -> int:
+        """Return how many references to an object there are."""
+
+    def all_references(self) -> dict[int, int]:
+        """Return how many references to each object there are."""
+
+    def threads(self) -> int:
+        """Return how many threads answer requests or wait for some."""
+
+@final
+class Caller:
+    """Who makes a request of a manager's server."""
+
+    @property
+    def client(self) -> int:
+        """Number of the client, which no other has."""
+
+    @property
+    def thread(self) -> int:
+        """Number of the client's thread."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether references belong to the client, so that they go with it."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first request of a connection of the standard library."""
+
+@final
+class ServerThread:
+    """The work of one thread of a manager's server."""
+
+    def run(self) -> None:
+        """Serve until the server stops or has more threads than it needs."""
+
+@final
+class ManagerClient:
+    """The one connection of this process with a manager's server. All threads may use it."""
+
+    @property
+    def server(self) -> int:
+        """The process id of the server."""
+
+    def is_usable(self) -> bool:
+        """Say whether this process made the connection, and the server has not ended it."""
+
+    def call(self, request: Any) -> Any:
+        """Send a request, wait for the reply and return it.
+
+        Raises:
+            EOFError: The server has closed the connection or died.
+            ConnectionError: The same, found otherwise.
+        """
+
+    def refer(self, objects: list[int]) -> list[int]:
+        """Have the server count references to objects, and return those that there are not."""
+
+    def adopt(self, number: int) -> None:
+        """Note a reference that the server has counted for this process."""
+
+    def refer_again(self, number: int) -> bool:
+        """Note one more reference; False if the server must be asked."""
+
+    def give_up(self, number: int) -> None:
+        """Give a reference up. The server is told if it was the last one."""
+
+    def say_goodbye(self) -> None:
+        """Tell the server that this process ends as it should."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+def connect_manager(address: Any, authkey: bytes) -> ManagerClient | None:
+    """Connect with a manager's server; None if it is one of the standard library.
+
+    Raises:
+        AuthenticationError: The server has another key.
+        OSError: There is none at the address.
+    """

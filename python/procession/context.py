@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Literal
 
     from procession.connection import Connection
+    from procession.managers import SyncManager
     from procession.pool import Pool
     from procession.queues import JoinableQueue, Queue, SimpleQueue
 
@@ -81,6 +82,14 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
         from procession.queues import SimpleQueue
 
         return SimpleQueue(ctx=self.get_context())
+
+    def Manager(self) -> SyncManager:
+        """Return a manager whose server's process has been started."""
+        from procession.managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
 
     def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
         """Return two connected ends."""

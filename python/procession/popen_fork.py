@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from procession import _process, _stdlib
 from procession._procession import Child, fork, own_sentinel
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 __all__ = ["Popen"]
@@ -20,6 +22,8 @@ class Popen:
 
     method = "fork"
     _child: Child
+    # What keeps the objects of managers that the child has proxies for, until it has ended.
+    _held_for_child: Sequence[Any] = ()
 
     def __init__(self, process_obj: Any) -> None:
         # It ends the children when this process does.
@@ -43,6 +47,8 @@ class Popen:
         """Block until the child has ended and return its exit code; `None` if time ran out."""
         if self.returncode is None:
             self.returncode = self._child.poll() if timeout == 0 else self._child.wait(timeout)
+            if self.returncode is not None:
+                self._held_for_child = []
         return self.returncode
 
     def interrupt(self) -> None:
@@ -68,5 +74,8 @@ class Popen:
             if child is None:
                 _process.run_and_exit(lambda: (process_obj, parent_sentinel))
             self._child = child
+            # It comes to take its own references when the proxies may be gone here.
+            if links := sys.modules.get("procession._links"):
+                self._held_for_child = links.references()
         finally:
             os.close(parent_sentinel)

@@ -37,7 +37,8 @@ class Numbers(multiprocessing.managers.BaseManager):
 Numbers.register("list", list)
 
 def main():
-    for module in (multiprocessing.managers, resource_tracker, multiprocessing.dummy.connection):
+    assert multiprocessing.managers is procession.managers
+    for module in (resource_tracker, multiprocessing.dummy.connection):
         assert module.__spec__.name == module.__name__, module
         assert module.__name__.startswith("multiprocessing."), module
     assert multiprocessing.managers.process is original_process

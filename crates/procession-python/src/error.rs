@@ -12,6 +12,7 @@ use procession::channel::connection::{
     EndpointError, HandshakeError, RecvError, RedeemError, SendError,
 };
 use procession::channel::{GetError, PutError, TaskDoneError, TasksError};
+use procession::manager::CallError;
 use procession::memory::NameError;
 use procession::pool::raw::{PoolError, ServeError, TaskLost, WorkerDied};
 use procession::process::{BootError, SpawnError, TreeError};
@@ -232,6 +233,10 @@ impl From<HandshakeError> for EngineError {
         Self(match error {
             // What it was in the original, which reads with `recv_bytes`.
             HandshakeError::Gone => PyEOFError::new_err(error.to_string()),
+            // The original's own words.
+            HandshakeError::Rejected => {
+                python::AuthenticationError::new_err("digest sent was rejected")
+            }
             _ => python::AuthenticationError::new_err(error.to_string()),
         })
     }
@@ -266,6 +271,17 @@ impl From<RedeemError> for EngineError {
             }
             RedeemError::Descriptor(RecvError::Os { ref source }) => os_error(&error, source),
             other => PyRuntimeError::new_err(text_of(&other)),
+        })
+    }
+}
+
+impl From<CallError> for EngineError {
+    fn from(error: CallError) -> Self {
+        Self(match &error {
+            // The number makes it a BrokenPipeError or a ConnectionResetError.
+            CallError::ServerGone { source: Some(source), .. } => os_error(&error, source),
+            CallError::ServerGone { .. } => PyEOFError::new_err(error.to_string()),
+            _ => PyOSError::new_err(error.to_string()),
         })
     }
 }
@@ -429,6 +445,12 @@ impl Interruption for SendError {
 }
 
 impl Interruption for RecvError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted)
+    }
+}
+
+impl Interruption for CallError {
     fn is_interruption(&self) -> bool {
         matches!(self, Self::Interrupted)
     }

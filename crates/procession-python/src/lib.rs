@@ -19,6 +19,7 @@ mod forks;
 mod generic;
 mod iterate;
 mod jobs;
+mod manager;
 mod memory;
 mod pickler;
 mod pickling;
@@ -52,6 +53,10 @@ mod _procession {
     use crate::forks::fork;
     #[pymodule_export]
     use crate::iterate::{PyIMapIterator, PyIMapUnorderedIterator};
+    #[pymodule_export]
+    use crate::manager::{
+        PyCaller, PyManagerClient, PyManagerServer, PyServerThread, connect_manager,
+    };
     #[pymodule_export]
     use crate::memory::{
         PyBlock, PyLockedField, PyShareableList, PySynchronizedArray, PySynchronizedBase,

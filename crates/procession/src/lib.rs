@@ -7,6 +7,7 @@
 //! | [`mod@command`] | external programs, as processes like any others                      |
 //! | [`pool`]        | pools of worker processes: `map`, `imap`, `submit`, timeouts         |
 //! | [`channel`]     | queues between any processes of a tree; pipes, listeners and clients |
+//! | [`manager`]     | a server of objects for many processes, and clients of it            |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
 //! | [`pickle`]      | what Python programs send each other, written and read without Python |
 //! | [`sync`]        | locks, conditions, events, barriers between any processes of a tree  |
@@ -40,6 +41,7 @@ mod primitive;
 mod sys;
 
 pub mod channel;
+pub mod manager;
 pub mod memory;
 pub mod pickle;
 pub mod pool;

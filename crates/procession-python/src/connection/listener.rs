@@ -99,7 +99,7 @@ pub(crate) fn connect(
 
 /// The address that Python has for a socket: a pair of host and port, a path, or an abstract name
 /// behind a zero.
-pub(super) fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
+pub(crate) fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
     if let Ok(pair) = address.cast::<PyTuple>() {
         let (host, port) = (pair.get_item(0)?.extract::<String>()?, pair.get_item(1)?.extract()?);
         return Ok(address.py().detach(|| Address::tcp(&host, port))?);
@@ -118,7 +118,7 @@ pub(super) fn to_address(address: &Bound<'_, PyAny>) -> EngineResult<Address> {
 }
 
 /// The address as Python's sockets would say it.
-pub(super) fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address {
         Address::Tcp(SocketAddr::V4(address)) => {
             (address.ip().to_string(), address.port()).into_bound_py_any(py)

@@ -24,7 +24,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 pub(crate) use self::handshake::{answer, challenge, verify};
-pub(crate) use self::listener::{PyListener, connect};
+pub(crate) use self::listener::{PyListener, connect, to_address, to_python};
 pub(crate) use self::ready::wait;
 pub(crate) use self::sharer::{is_packing, redeem, share, stop_sharing};
 use crate::draft::{Draft, with_draft, with_scratch};

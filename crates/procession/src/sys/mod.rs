@@ -9,6 +9,7 @@
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod cpu;
+pub(crate) mod epoll;
 pub(crate) mod fd;
 pub(crate) mod image;
 pub(crate) mod memory;

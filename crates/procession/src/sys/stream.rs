@@ -63,6 +63,12 @@ pub(crate) fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
+/// Says without blocking how much is there to read, at most as much as `buffer` holds; zero is the
+/// end. Nothing is taken.
+pub(crate) fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)?.0)
+}
+
 /// Writes to a socket without blocking, and without a signal where the peer has closed.
 pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)

@@ -44,7 +44,8 @@ const AT_ONCE: u64 = 64 << 10;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
 /// let (here, there) = pipe::<String, usize>()?;
-/// let (here, there) = (AsyncConnection::new(here)?, AsyncConnection::new(there)?);
+/// let here = AsyncConnection::<String, usize>::new(here)?;
+/// let there = AsyncConnection::<usize, String>::new(there)?;
 /// here.send(&"how long?".to_owned()).await?;
 /// there.send(&there.recv().await?.len()).await?;
 /// assert_eq!(here.recv().await?, 9);

@@ -3,22 +3,22 @@
 //! Four bytes, big-endian and signed; where that is not enough, -1 and then eight bytes, unsigned.
 
 /// Bytes of the usual header.
-pub(super) const SHORT: usize = 4;
+pub(crate) const SHORT: usize = 4;
 /// Bytes of the header of a message of 2 GiB and more.
-pub(super) const LONG: usize = 12;
+pub(crate) const LONG: usize = 12;
 
 const ESCAPE: i32 = -1;
 
 /// A header to be sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(crate) struct Header {
     bytes: [u8; LONG],
     len: usize,
 }
 
 impl Header {
     /// The header of a message of this many bytes.
-    pub(super) fn of(length: usize) -> Self {
+    pub(crate) fn of(length: usize) -> Self {
         let mut bytes = [0; LONG];
         let len = match i32::try_from(length) {
             Ok(short) => {
@@ -34,14 +34,14 @@ impl Header {
         Self { bytes, len }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
 
 /// What the first bytes of a header say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     /// The header has this many bytes.
     Needs(usize),
     /// The message has this many bytes.
@@ -51,7 +51,7 @@ pub(super) enum Parsed {
 }
 
 /// Reads a header of which these bytes are there.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     let Some((short, rest)) = bytes.split_first_chunk::<SHORT>() else {
         return Parsed::Needs(SHORT);
     };

@@ -143,7 +143,7 @@ pub fn verify(key: &[u8], challenge: &[u8], answer: &[u8]) -> Result<(), Handsha
 
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Listener,
     Client,
 }
@@ -158,7 +158,7 @@ enum Due {
 
 /// One end's part in a handshake. It never blocks: it does what it can and says when it is done.
 #[derive(Debug)]
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     side: Side,
     key: Vec<u8>,
     due: Due,
@@ -171,7 +171,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Begins; the listener sends its challenge.
-    pub(super) fn start(
+    pub(crate) fn start(
         side: Side,
         key: &[u8],
         socket: BorrowedFd<'_>,
@@ -191,7 +191,7 @@ impl Handshake {
     }
 
     /// Goes as far as what has come allows; true when the handshake is done.
-    pub(super) fn advance(&mut self, socket: BorrowedFd<'_>) -> Result<bool, HandshakeError> {
+    pub(crate) fn advance(&mut self, socket: BorrowedFd<'_>) -> Result<bool, HandshakeError> {
         while let Some(message) = self.inbox.receive(socket)? {
             self.steps += 1;
             if self.step(socket, &message)? {
@@ -202,7 +202,7 @@ impl Handshake {
     }
 
     /// A number that is another one whenever a whole message has come.
-    pub(super) fn progress(&self) -> usize {
+    pub(crate) fn progress(&self) -> usize {
         self.steps
     }
 

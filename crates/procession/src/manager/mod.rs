@@ -1,0 +1,63 @@
+//! A server of objects for many processes, on the wire with the managers of Python's
+//! `multiprocessing`.
+//!
+//! The [`Server`] knows bytes: it listens, lets those in who have the key, cuts what they send into
+//! requests, and counts who refers to which object. What a request means is for the [`Handler`] to
+//! say. A [`Client`] is the one connection of a process with a server: its threads call through it
+//! at the same time.
+//!
+//! | file         | what is in it                                                      |
+//! |--------------|--------------------------------------------------------------------|
+//! | `server`     | what users call: binding, starting, stopping                       |
+//! | `worker`     | the threads of a server, and what they do with a request           |
+//! | `duty`       | which of the threads looks after the sockets                       |
+//! | `gate`       | the sockets: new clients, handshakes, requests as they come in     |
+//! | `peer`       | one client, as the server sees it                                  |
+//! | `references` | who refers to which object                                         |
+//! | `client`     | the connection of a process with a server                          |
+//! | `inbox`      | replies on their way to the threads that wait for them             |
+//! | `tally`      | what a client refers to                                            |
+//! | `inflow`     | a stream of bytes cut into messages, and messages sent             |
+//! | `eager`      | spinning before a sleep                                            |
+//! | `wire`       | the words of the two forms                                         |
+//!
+//! # Two forms
+//!
+//! A client says in its first request that it speaks the form of this crate: one connection,
+//! many calls in flight, each with a number, and references counted per client. To a server of
+//! Python that request is an unknown one, which it refuses; a client of Python sends another one.
+//! So either side knows whom it has before it, and uses Python's own form where it must: there, a
+//! connection serves one thread, and each change of a reference count is a connection of its own.
+//!
+//! # Threads
+//!
+//! One thread at a time is on duty: it waits for all sockets and answers what comes in itself, so
+//! that a quick request costs no hand-over. Before something that may block, the handler calls
+//! [`Server::may_block`], and another thread takes over the duty. So there are as many threads as
+//! there are blocked requests, and a few; idle clients need none. Nothing is done periodically.
+//!
+//! # When a process dies
+//!
+//! The kernel closes the connections of a client that dies. The server then drops the client's
+//! references and tells the handler, which lets go of what the client had locked. When the server
+//! dies, every call of every client fails at once, with its address and process id.
+
+mod client;
+mod duty;
+mod eager;
+mod error;
+mod gate;
+mod inbox;
+mod inflow;
+mod peer;
+mod references;
+mod server;
+mod tally;
+mod wire;
+mod worker;
+
+pub use client::{Client, Greeting, Pending, Reply, greet};
+pub use error::CallError;
+pub use peer::ClientId;
+pub use server::{Server, ServerBuilder};
+pub use worker::{After, Call, Handler, Properly, Worker};

@@ -1,0 +1,454 @@
+"""The ways from a process to a manager's server, and the objects there that the process refers to.
+
+A server of this package is reached by one connection per process, which all threads share; a server
+of the standard library by one per thread and one more for each change of a reference count; and
+the server that runs in this very process by a call.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+from procession import _stdlib
+from procession._procession import Connection, ManagerClient, connect_manager, loads
+from procession.connection import address_type
+
+TYPE_CHECKING = False  # without the cost of importing `typing`
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Link", "Local", "Plain", "convert_to_error", "dispatch", "link_to", "wire"]
+
+
+NOTHING: dict[str, Any] = {}
+_ORIGINAL = b"multiprocessing.managers"
+
+
+class _Here:
+    """What this process has done."""
+
+    # The process that says goodbye at its end: a forked child begins anew.
+    says_goodbye: int | None = None
+    # Held while a connection is made or chosen.
+    mutex = threading.RLock()
+
+
+_here = _Here()
+
+
+class _Wire(threading.local):
+    """What a thread is writing for."""
+
+    # Whether the reader may be a program that knows the standard library alone.
+    plain = False
+
+
+wire = _Wire()
+
+
+def read(message: bytes) -> Any:
+    """Return what a message of a program says that may know the standard library alone.
+
+    Its proxies become proxies of this package, whatever the name of their module stands for here.
+    """
+    if _ORIGINAL not in message:
+        return loads(message)
+    import io
+
+    return _unpickler()(io.BytesIO(message)).load()
+
+
+def _unpickler() -> Any:
+    import pickle
+
+    from procession import managers
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module == _ORIGINAL.decode():
+                return getattr(managers, name)
+            return super().find_class(module, name)
+
+    return Unpickler
+
+
+def dispatch(
+    c: Any,
+    id: Any,  # noqa: A002
+    methodname: str,
+    args: Any = (),
+    kwds: Any = NOTHING,
+) -> Any:
+    """Send a request through a connection and return the result."""
+    wire.plain = True
+    try:
+        c.send((id, methodname, args, kwds))
+    finally:
+        wire.plain = False
+    return result_of(*_receive(c))
+
+
+def _receive(c: Any) -> Any:
+    # A connection with a serializer of its own has its own way of reading.
+    return read(c.recv_bytes()) if isinstance(c, Connection) else c.recv()
+
+
+def result_of(kind: str, result: Any) -> Any:
+    """Return what a reply holds, or raise it."""
+    if kind == "#RETURN":
+        return result
+    try:
+        raise convert_to_error(kind, result)
+    finally:
+        del result  # the exception's traceback refers to this frame
+
+
+def convert_to_error(kind: str, result: Any) -> BaseException:
+    """Return the exception that a reply of this kind stands for."""
+    if kind == "#ERROR":
+        error: BaseException = result
+        return error
+    if kind not in ("#TRACEBACK", "#UNSERIALIZABLE"):
+        return ValueError(f"Unrecognized message type {kind!r}")
+    if not isinstance(result, str):
+        raise TypeError(f"Result {result!r} (kind '{kind}') type is {type(result)}, not str")
+    remote: type[Exception] = _stdlib.load("managers").RemoteError
+    return remote(f"Unserializable message: {result}\n" if kind == "#UNSERIALIZABLE" else result)
+
+
+def number_of(ident: str) -> int:
+    """Return the number that the engine has for an object."""
+    return int(ident, 16)
+
+
+class Reference:
+    """One reference of this process to an object of a server; given up with this object."""
+
+    __slots__ = ("__weakref__", "_link", "ident")
+
+    def __init__(self, link: Link | Local, ident: str) -> None:
+        self._link = link
+        self.ident = ident
+
+    def __del__(self) -> None:
+        self._link.drop(self)
+
+
+class Link:
+    """The one connection of this process with a server of this package."""
+
+    def __init__(self, address: Any, authkey: bytes, client: ManagerClient | None) -> None:
+        self.address = address
+        self.authkey = authkey
+        self._client = client
+        # The references that there are. A forked child starts with them, and has a connection of
+        # its own to tell the server about.
+        self.held: weakref.WeakSet[Reference] = weakref.WeakSet()
+
+    def is_usable(self) -> bool:
+        """Say whether the server may still be there."""
+        return self._client is None or self._client.is_usable()
+
+    def client(self) -> ManagerClient:
+        """Return the connection, made anew in a process that was forked."""
+        return self._client or self._connect()
+
+    def call(self, ident: str | None, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return the kind of the reply and what is in it."""
+        return (self._client or self._connect()).call((ident, name, args, kwds))
+
+    def function(self, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return what a function of the server itself returns."""
+        return result_of(*self.call(None, name, args, kwds))
+
+    def create(self, args: Any, kwds: Any) -> tuple[str, Any]:
+        """Have the server make an object; return its ident and the names of its methods.
+
+        This process has a reference to it then.
+        """
+        ident, exposed = self.function("create", args, kwds)
+        self.adopt(ident)
+        return ident, exposed
+
+    def adopt(self, ident: str) -> None:
+        """Note a reference that the server has counted for this process."""
+        self.client().adopt(number_of(ident))
+
+    def refer(self, ident: str) -> Any:
+        """Refer to an object; return what gives that up when it is dropped."""
+        client, number = self.client(), number_of(ident)
+        if not client.refer_again(number) and client.refer([number]):
+            # Let the server say it in the original's words.
+            self.function("incref", (ident,))
+        reference = Reference(self, ident)
+        self.held.add(reference)
+        return reference
+
+    def give_up(self, ident: str) -> None:
+        """Give a reference up that was adopted."""
+        if self._client is not None:
+            self._client.give_up(int(ident, 16))
+
+    def drop(self, reference: Reference) -> None:
+        """Give a reference up."""
+        self.give_up(reference.ident)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    def say_goodbye(self) -> None:
+        """Tell the server that this process ends as it should."""
+        if self._client is not None:
+            self._client.say_goodbye()
+
+    def __del__(self) -> None:
+        # What is locked stays so: this process may go on with other proxies for it.
+        self.say_goodbye()
+
+    def leave_to_parent(self) -> None:
+        """Let go of the connection: this process was forked from the one that made it."""
+        self._client = None
+
+    def settle(self) -> None:
+        """Connect and have the server count what this process refers to since it was forked."""
+        if self._client is None and self.held:
+            self._connect()
+
+    def _connect(self) -> ManagerClient:
+        with _here.mutex:
+            if self._client is not None:
+                return self._client
+            client = connect_manager(self.address, self.authkey)
+            if client is None:
+                raise ConnectionResetError(
+                    f"the manager at {self.address!r} is another one than before"
+                )
+            held = [number_of(reference.ident) for reference in list(self.held)]
+            missing = set(client.refer(list(set(held)))) if held else set()
+            seen = set(missing)
+            for number in held:
+                # The first one has been counted by `refer`.
+                if number in seen and number not in missing:
+                    client.refer_again(number)
+                seen.add(number)
+            self._client = client
+            _expect_end()
+            return client
+
+
+class Plain:
+    """Connections with a server of the standard library."""
+
+    def __init__(self, address: Any, authkey: bytes, connect: Any) -> None:
+        self.address = address
+        self.authkey = authkey
+        self._connect_with = connect
+        util: Any = _stdlib.load("util")
+        self._finalize = util.Finalize
+        self._here: Any = util.ForkAwareLocal()
+
+    def is_usable(self) -> bool:
+        """Say that it can be tried."""
+        return True
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection = self._here.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def call(self, ident: str | None, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return the kind of the reply and what is in it."""
+        connection = getattr(self._here, "connection", None) or self._connection()
+        wire.plain = True
+        try:
+            connection.send((ident, name, args, kwds))
+        finally:
+            wire.plain = False
+        return _receive(connection)
+
+    def function(self, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return what a function of the server itself returns."""
+        connection = self._connect_with(self.address, authkey=self.authkey)
+        try:
+            return dispatch(connection, None, name, args, kwds)
+        finally:
+            connection.close()
+
+    def create(self, args: Any, kwds: Any) -> tuple[str, Any]:
+        """Have the server make an object; return its ident and the names of its methods."""
+        ident, exposed = self.function("create", args, kwds)
+        return ident, exposed
+
+    def adopt(self, _ident: str) -> None:
+        """Do nothing: the server has counted the reference."""
+
+    def refer(self, ident: str) -> Any:
+        """Refer to an object; return what gives that up when it is called or dropped."""
+        self.function("incref", (ident,))
+        holder = _Holder()
+        # Also when the program ends: this server does not notice that.
+        holder.finalizer = self._finalize(
+            holder, Plain._give_up_quietly, args=(self, ident, os.getpid()), exitpriority=10
+        )
+        return holder
+
+    def give_up(self, ident: str) -> None:
+        """Give one reference up."""
+        self.function("decref", (ident,))
+
+    def _give_up_quietly(self, ident: str, owner: int) -> None:
+        if os.getpid() != owner:
+            return
+        try:
+            self.give_up(ident)
+        except Exception as error:
+            _stdlib.load("util").debug("... decref failed %s", error)
+
+    def _connection(self) -> Any:
+        connection = self._connect_with(self.address, authkey=self.authkey)
+        name = _stdlib.process.current_process().name
+        if threading.current_thread() is not threading.main_thread():
+            name += "|" + threading.current_thread().name
+        dispatch(connection, None, "accept_connection", (name,))
+        self._here.connection = connection
+        return connection
+
+
+class _Holder:
+    """Something for a finalizer to watch."""
+
+    finalizer: Any = None
+
+
+class Local:
+    """The way to the server that runs in this process."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.address = server.address
+        self.authkey = server.authkey
+
+    def call(self, ident: str | None, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return the kind of the reply and what is in it."""
+        return self.server._call_from_within(ident, name, args, kwds)
+
+    def function(self, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
+        """Return what a function of the server itself returns."""
+        return getattr(self.server, name)(None, *args, **kwds)
+
+    def adopt(self, _ident: str) -> None:
+        """Do nothing: the server has counted the reference."""
+
+    def refer(self, ident: str) -> Any:
+        """Refer to an object; return what gives that up when it is dropped."""
+        self.server._hold(ident)
+        return Reference(self, ident)
+
+    def drop(self, reference: Reference) -> None:
+        """Give a reference up."""
+        self.server._let_go(reference.ident)
+
+    def give_up(self, ident: str) -> None:
+        """Give a reference up that the server has counted for nobody in particular."""
+        self.server.decref(None, ident)
+
+
+# As long as a manager or a proxy uses them.
+_links: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+# The same, by address alone.
+by_address: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+# Addresses of servers that know the standard library's form alone.
+_plain: set[Any] = set()
+
+
+def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
+    """Return the way to the server at an address. Connects if this process has none yet."""
+    key = (address, bytes(authkey), serializer)
+    found = _links.get(key)
+    if found is not None and found.is_usable():
+        return found
+    address_type(address)  # raises where it is none
+    client = None
+    if serializer == "pickle" and address not in _plain:
+        client = connect_manager(address, bytes(authkey))
+        if client is None:
+            _plain.add(address)
+    with _here.mutex:
+        again = _links.get(key)
+        if again is not found and again is not None:
+            return again  # another thread was quicker
+        link: Any
+        if client is None:
+            link = Plain(address, bytes(authkey), connect)
+        else:
+            link = Link(address, bytes(authkey), client)
+            _expect_end()
+        _links[key] = by_address[address] = link
+        return link
+
+
+def forget(address: Any) -> None:
+    """Forget the way to a server that has been shut down."""
+    by_address.pop(address, None)
+    for key in [key for key in list(_links) if key[0] == address]:
+        link = _links.pop(key, None)
+        if link is not None:
+            link.close()
+
+
+def known_key(address: Any) -> bytes | None:
+    """Return the key by which this process has reached a server before."""
+    link = by_address.get(address)
+    return None if link is None else link.authkey
+
+
+def _forked() -> None:
+    """Be a new process: one with no connections yet."""
+    _here.mutex = threading.RLock()
+    for link in list(_links.values()):
+        if isinstance(link, Link):
+            link.leave_to_parent()
+
+
+def references() -> list[Reference]:
+    """Return all that keeps objects in servers for this process."""
+    links = [link for link in list(_links.values()) if isinstance(link, Link)]
+    return [reference for link in links for reference in list(link.held)]
+
+
+def _expect_end() -> None:
+    """See to it that servers are told when this process ends as it should."""
+    if _here.says_goodbye != os.getpid():
+        _here.says_goodbye = os.getpid()
+        # After all that might still call.
+        _stdlib.load("util").Finalize(None, say_goodbye, exitpriority=-1000)
+
+
+def say_goodbye() -> None:
+    """Tell the servers that this process ends as it should."""
+    for link in list(_links.values()):
+        if isinstance(link, Link):
+            link.say_goodbye()
+
+
+def settle() -> None:
+    """Have the servers count what this process refers to since it was forked."""
+    # Finalizers of the parent have been forgotten, and with them those of the time since then.
+    _here.says_goodbye = None
+    if _links:
+        _expect_end()
+    for link in list(_links.values()):
+        if isinstance(link, Link):
+            try:
+                link.settle()
+            except Exception as error:
+                # The manager may have been shut down, and whatever refers to it is of no use.
+                _stdlib.load("util").info("incref failed: %s", error)
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,417 @@
+"""What managers of this package do beyond the original: deaths, crowds, and the two forms."""
+
+import gc
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import procession
+from procession import managers
+
+LIMIT = 60.0  # seconds; only a deadlock takes this long
+KEY = b"a key for tests"
+
+
+@pytest.fixture
+def manager(ctx):
+    with ctx.Manager() as made:
+        yield made
+
+
+@pytest.fixture
+def forked():
+    with procession.get_context("fork").Manager() as made:
+        yield made
+
+
+def comes_true(condition):
+    """Wait for something that another process does and does not announce."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def hold(made, started, *_kept):
+    _mine = [made() for _ in range(3)] if callable(made) else made
+    started.set()
+    signal.pause()
+
+
+def kill(child):
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+
+def test_references_of_a_killed_client_are_dropped(forked):
+    kept = forked.dict()
+    started = procession.Event()
+    child = procession.get_context("fork").Process(target=hold, args=(forked.dict, started, kept))
+    child.start()
+    started.wait()
+    assert forked._number_of_objects() == 4
+    kill(child)
+    assert comes_true(lambda: forked._number_of_objects() == 1)
+    kept["still"] = "there"
+
+
+def lock_and_wait(lock, started):
+    lock.acquire()
+    started.set()
+    signal.pause()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Condition"])
+def test_lock_of_a_killed_client_is_released(ctx, manager, kind):
+    lock, started = getattr(manager, kind)(), ctx.Event()
+    child = ctx.Process(target=lock_and_wait, args=(lock, started))
+    child.start()
+    started.wait()
+    assert not lock.acquire(False)
+    kill(child)
+    assert lock.acquire(True, LIMIT)
+
+
+def take(taken_from, method, started):
+    started.set()
+    getattr(taken_from, method)()
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "give"),
+    [("Queue", "get", lambda q: q.put("item")), ("Semaphore", "acquire", lambda s: s.release())],
+)
+def test_nothing_is_handed_to_a_killed_client(forked, kind, method, give):
+    ctx = procession.get_context("fork")
+    source, started = getattr(forked, kind)(0), ctx.Event()
+    child = ctx.Process(target=take, args=(source, method, started))
+    child.start()
+    started.wait()
+    kill(child)
+    # The server learns of the death by the connection, which is closed by now.
+    assert comes_true(lambda: forked._link().function("number_of_objects") == 1)
+    give(source)
+    assert getattr(source, method)()
+
+
+def wait_for_notice(condition, waiting):
+    with condition:
+        waiting.append(1)
+        condition.wait()
+
+
+def test_notice_is_not_lost_on_a_killed_client(forked):
+    ctx = procession.get_context("fork")
+    condition, waiting, told = forked.Condition(), forked.list(), []
+    child = ctx.Process(target=wait_for_notice, args=(condition, waiting))
+    child.start()
+    assert comes_true(lambda: len(waiting) == 1)
+
+    def wait_here():
+        with condition:
+            waiting.append(2)
+            told.append(condition.wait(LIMIT))
+
+    thread = threading.Thread(target=wait_here)
+    thread.start()
+    assert comes_true(lambda: len(waiting) == 2)
+    kill(child)
+    while thread.is_alive():
+        with condition:
+            condition.notify()
+        thread.join(0.05)
+    assert told == [True]
+
+
+def test_calls_fail_at_once_when_the_server_is_killed(ctx):
+    made = ctx.Manager()
+    proxy, queue = made.dict(), made.Queue()
+    errors = []
+
+    def get():
+        try:
+            queue.get()
+        except (EOFError, ConnectionError) as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    pid = made._process.pid
+    assert proxy.copy() == {}
+    os.kill(pid, signal.SIGKILL)
+    thread.join()
+    with pytest.raises((EOFError, ConnectionError), match=f"process {pid}"):
+        proxy["a"] = 1
+    assert f"process {pid}" in errors[0]
+    with pytest.raises((EOFError, ConnectionError)):
+        made.dict()
+    made.shutdown()
+
+
+def test_server_ends_properly_while_calls_wait(ctx):
+    made = ctx.Manager()
+    event, items = made.Event(), made.Queue()
+    threads = [
+        threading.Thread(target=_wait_in_vain, args=(call,)) for call in (event.wait, items.get)
+    ]
+    for thread in threads:
+        thread.start()
+    # Each of them is a thread of the server that waits.
+    tasks = pathlib.Path(f"/proc/{made._process.pid}/task")
+    assert comes_true(lambda: len(list(tasks.iterdir())) >= 4)
+    server = made._process
+    made.shutdown()
+    for thread in threads:
+        thread.join()
+    assert server.exitcode == 0
+
+
+def _wait_in_vain(call):
+    with pytest.raises((EOFError, ConnectionError)):
+        call()
+
+
+PARENT = """
+import os, signal, sys
+import procession
+if __name__ == "__main__":
+    manager = procession.get_context(sys.argv[1]).Manager()
+    print(manager._process.pid, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_server_ends_with_a_killed_parent(method, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    arguments = [sys.executable, str(script), method]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        server = int(parent.stdout.readline())
+        parent.kill()
+    assert comes_true(lambda: not _runs(server))
+
+
+def _runs(pid):
+    try:
+        stat = pathlib.Path("/proc", str(pid), "stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_a_thousand_clients_at_once():
+    from procession._procession import connect_manager
+
+    class Manager(managers.SyncManager):
+        pass
+
+    with Manager(address=("127.0.0.1", 0), authkey=KEY) as made:
+        pid = made._process.pid
+        shared = made.dict(a=1)
+        ident = shared._id
+        clients = [connect_manager(made.address, KEY) for _ in range(1000)]
+        for client in clients:
+            assert client.call((ident, "__getitem__", ("a",), {})) == ("#RETURN", 1)
+        threads = len(os.listdir(f"/proc/{pid}/task"))
+        assert threads < 20
+        descriptors = pathlib.Path(f"/proc/{pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        assert before > 1000
+        clients.clear()
+        del client
+        assert comes_true(lambda: len(list(descriptors.iterdir())) < before - 990)
+
+
+def test_fork_with_many_proxies(forked):
+    ctx = procession.get_context("fork")
+    kept = [forked.list([number]) for number in range(50)]
+    queue = ctx.Queue()
+    child = ctx.Process(target=lambda: queue.put(sum(proxy[0] for proxy in kept)))
+    child.start()
+    assert queue.get() == sum(range(50))
+    child.join()
+    assert forked._number_of_objects() == 50
+    # What the child referred to goes when the server has seen that its connection is closed.
+    assert comes_true(lambda: "refcount=2" not in forked._debug_info())
+    kept.clear()
+    gc.collect()
+    assert forked._number_of_objects() == 0
+
+
+def test_raw_fork_has_a_connection_of_its_own(forked):
+    proxy = forked.dict()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        proxy["child"] = 1
+        os.write(writer, b"x")
+        os._exit(0)
+    os.read(reader, 1)
+    proxy["parent"] = 2
+    os.waitpid(pid, 0)
+    os.close(reader)
+    os.close(writer)
+    assert proxy.copy() == {"child": 1, "parent": 2}
+
+
+def drop_all(proxies):
+    del proxies[:]
+
+
+def test_spawned_child_holds_what_it_was_given(ctx, manager):
+    child = ctx.Process(target=drop_all, args=([manager.list(), manager.dict()],))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    del child
+    gc.collect()
+    assert comes_true(lambda: manager._number_of_objects() == 0)
+
+
+def use(lock, shared):
+    with lock:
+        shared["used"] = shared.get("used", 0) + 1
+
+
+def test_child_has_what_the_parent_lets_go_of_at_once(ctx, manager):
+    shared = manager.dict()
+    for _ in range(5):
+        child = ctx.Process(target=use, args=(manager.Lock(), shared))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    assert shared["used"] == 5
+    gc.collect()
+    assert comes_true(lambda: manager._number_of_objects() == 1)
+
+
+def test_nested_objects_are_dropped_too(forked):
+    outer = forked.list([forked.list([forked.dict(a=1)])])
+    assert outer[0][0]["a"] == 1
+    outer.append(outer[0])
+    del outer[:]
+    assert forked._number_of_objects() == 1
+    del outer
+    assert forked._number_of_objects() == 0
+
+
+def test_interrupted_call_leaves_the_connection_in_order(forked):
+    queue = forked.Queue()
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        queue.get()
+    timer.join()
+    queue.put("first")
+    assert forked.dict(a=1)["a"] == 1
+
+
+def test_another_key_does_not_get_in_by_the_first_one(forked):
+    stranger = managers.SyncManager(address=forked.address, authkey=b"another")
+    with pytest.raises(procession.AuthenticationError):
+        stranger.connect()
+    assert forked.dict(a=1)["a"] == 1
+
+
+def test_garbage_and_silence_hold_up_nobody():
+    with managers.SyncManager(address=("127.0.0.1", 0), authkey=KEY) as made:
+        silent = [socket.create_connection(made.address) for _ in range(20)]
+        silent[0].sendall(os.urandom(5000))
+        assert made.dict(a=1)["a"] == 1
+        for stranger in silent:
+            stranger.close()
+
+
+PLAIN_CLIENT = """
+import multiprocessing, sys
+from multiprocessing.managers import DictProxy, ListProxy, SyncManager
+multiprocessing.current_process().authkey = b"a key for tests"
+manager = SyncManager(address=("127.0.0.1", int(sys.argv[1])), authkey=b"a key for tests")
+manager.connect()
+shared, items = manager.dict(a=1), manager.list([1])
+shared["items"] = items
+assert type(shared["items"]) is ListProxy
+shared["items"].append(2)
+assert items[:] == [1, 2]
+assert sorted(shared) == ["a", "items"]
+lock = manager.RLock()
+with lock, lock:
+    pass
+queue = manager.Queue()
+queue.put(shared)
+assert type(queue.get()) is DictProxy
+try:
+    shared["missing"]
+except KeyError:
+    print("done")
+"""
+
+PLAIN_SERVER = """
+from multiprocessing.managers import SyncManager
+server = SyncManager(address=("127.0.0.1", 0), authkey=b"a key for tests").get_server()
+print(server.address[1], flush=True)
+server.serve_forever()
+"""
+
+
+def interpreters():
+    """Find the interpreter at hand, without this package, and others that are installed."""
+    yield sys.executable
+    for minor in range(11, 20):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", ""], check=False).returncode == 0:
+            yield found
+
+
+@pytest.fixture(params=sorted(set(interpreters())))
+def interpreter(request):
+    return [request.param, "-I", "-c"]
+
+
+def test_client_of_the_standard_library(interpreter):
+    with managers.SyncManager(address=("127.0.0.1", 0), authkey=KEY) as made:
+        done = subprocess.run(
+            [*interpreter, PLAIN_CLIENT, str(made.address[1])],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("done\n", "")
+        assert comes_true(lambda: made._number_of_objects() == 0)
+
+
+def test_server_of_the_standard_library(interpreter):
+    with subprocess.Popen([*interpreter, PLAIN_SERVER], stdout=subprocess.PIPE, text=True) as peer:
+        port = int(peer.stdout.readline())
+        made = managers.SyncManager(address=("127.0.0.1", port), authkey=KEY)
+        made.connect()
+        shared, items = made.dict(a=1), made.list([1])
+        shared["items"] = items
+        got = shared["items"]
+        assert type(got) is managers.ListProxy
+        got.append(2)
+        assert items[:] == [1, 2]
+        assert sorted(shared) == ["a", "items"]
+        with pytest.raises(managers.RemoteError, match="not in exposed"):
+            shared._callmethod("missing")
+        assert made._number_of_objects() == 2
+        del got, items
+        shared.clear()
+        assert made._number_of_objects() >= 1
+        del shared
+        peer.kill()
+        with pytest.raises((EOFError, ConnectionError)):
+            made.dict()
