@@ -13,7 +13,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::error::{EngineError, EngineResult};
 use crate::generic::generic_alias;
 use crate::jobs::{self, Call};
-use crate::result::{in_slices, settle};
+use crate::result::settle;
 use crate::wait::{blocking, deadline_after};
 
 /// Where the tasks come from.
@@ -189,7 +189,7 @@ impl PyIMapIterator {
             if let Some(value) = stream.prepare_next(py)? {
                 return Ok(value);
             }
-            let next = blocking(py, || in_slices(deadline, |until| stream.batch.next(until)))??;
+            let next = blocking(py, || stream.batch.next(deadline))??;
             let Some((_, outcome)) = next else { return Err(stream.end(py)) };
             if let Some(value) = stream.take_in(settle(py, outcome), py)? {
                 return Ok(value);

@@ -84,6 +84,7 @@ mod _procession {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::wait::watch_signals();
         crate::forks::watch_forks(module)
     }
 }

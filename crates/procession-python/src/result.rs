@@ -68,23 +68,6 @@ struct Called {
 /// A thread that waits for a callback looks this often whether a signal came.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// How long a wait may go on without a look for signals: one that comes after the last look and
-/// before the sleep does not end the sleep.
-const SIGNAL_SLICE: Duration = Duration::from_millis(250);
-
-/// Waits until the deadline or for a slice, whose end counts as an interruption.
-pub(crate) fn in_slices<T>(
-    deadline: Option<Instant>,
-    wait: impl FnOnce(Option<Instant>) -> Result<T, PoolError>,
-) -> Result<T, PoolError> {
-    let slice_end = Instant::now() + SIGNAL_SLICE;
-    let until = deadline.map_or(slice_end, |at| at.min(slice_end));
-    match wait(Some(until)) {
-        Err(PoolError::TimedOut) if deadline != Some(until) => Err(PoolError::Interrupted),
-        waited => waited,
-    }
-}
-
 impl Called {
     fn is_over(&self) -> bool {
         *self.over.lock().unwrap_or_else(PoisonError::into_inner)
@@ -159,7 +142,7 @@ impl PyApplyResult {
 
     /// Waits for the result; false if the time ran out.
     fn complete(&self, py: Python<'_>, deadline: Option<Instant>) -> EngineResult<bool> {
-        match blocking(py, || in_slices(deadline, |until| self.batch.wait(until)))? {
+        match blocking(py, || self.batch.wait(deadline))? {
             Ok(()) => {}
             Err(PoolError::TimedOut) => return Ok(false),
             Err(error) => return Err(error.into()),

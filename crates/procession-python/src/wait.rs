@@ -3,7 +3,10 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use procession::sync::on_slice;
 use pyo3::prelude::*;
+use rustix::process::getpid;
+use rustix::thread::gettid;
 
 /// Errors of blocking calls that say whether a signal cut the call short.
 pub(crate) trait Interruption {
@@ -28,6 +31,16 @@ where
             result => return Ok(result),
         }
     }
+}
+
+/// Has the engine leave waits now and then, as if interrupted, in the thread that runs the handlers.
+///
+/// A signal that comes after [`blocking`] has looked, and before the thread sleeps, interrupts
+/// nothing. Whether one came is not to be learned without running its handler, and that must not
+/// happen in the middle of a wait: it may use the same object.
+pub(crate) fn watch_signals() {
+    // Only a process's first thread is meant; the child of a fork has no other.
+    on_slice(|| gettid() == getpid());
 }
 
 /// Turns Python's seconds into a deadline. `None` is no limit, zero or less means not to block.

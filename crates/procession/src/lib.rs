@@ -38,6 +38,7 @@
 
 mod error;
 mod primitive;
+mod slice;
 mod sys;
 
 pub mod channel;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every folder of `src/`, and the folders it may name. `error` and `primitive` are for all.
+/// Every folder of `src/`, and the folders it may name. `error`, `primitive` and `slice` are for all.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("shm", &["sys"]),

@@ -1,9 +1,8 @@
 //! `multiprocessing.JoinableQueue`.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
-use procession::channel::{JoinableByteQueue, TasksError};
+use procession::channel::JoinableByteQueue;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -11,9 +10,6 @@ use crate::error::EngineResult;
 use crate::queue::plain::PyQueue;
 use crate::queue::{original, uninitialized};
 use crate::wait::blocking;
-
-/// How long a signal handler may have to wait at most.
-const SLICE: Duration = Duration::from_millis(500);
 
 /// A queue that knows when all objects that were put into it have been dealt with.
 #[pyclass(
@@ -69,14 +65,7 @@ impl PyJoinableQueue {
         let Some(queue) = slf.get().queue.get() else {
             return Ok(original(slf.as_any(), "join", ()).map(drop)?);
         };
-        loop {
-            let result = blocking(slf.py(), || queue.join(Some(Instant::now() + SLICE)))?;
-            if !matches!(result, Err(TasksError::TimedOut)) {
-                return Ok(result?);
-            }
-            // A signal may have come while the engine was awake, looking for the dead.
-            slf.py().check_signals()?;
-        }
+        Ok(blocking(slf.py(), || queue.join(None))??)
     }
 
     /// Return how many objects were put and have not been dealt with.

@@ -353,7 +353,7 @@ impl ByteQueue {
     }
 
     /// Lets one waiting consumer look again. A process that was woken and killed before it took
-    /// the message leaves others asleep, for a second at most; who knows of the death helps.
+    /// the message leaves others asleep, for two seconds at most; who knows of the death helps.
     pub(crate) fn kick(&self) {
         self.state.waiting_for_items.0.notify(1);
     }

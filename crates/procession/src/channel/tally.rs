@@ -55,6 +55,7 @@ use crate::channel::state::{Position, QueueState};
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::shm::{Arena, ArenaError, Handle, Member, RobustLock, Shared, ShmSafe, Taken};
+use crate::slice::Pace;
 use crate::sync::event_count::EventCount;
 use crate::sys::process;
 
@@ -301,16 +302,12 @@ impl ByteQueue {
         let arena = Arena::current()?;
         let Some(table) = self.counts() else { return Ok(()) };
         let lost_before = table.first.lost.load(Ordering::SeqCst);
-        let mut slice = FIRST_SLICE;
+        let mut pace = Pace::kept_for(table.first).unwrap_or_else(|| Pace::new(FIRST_SLICE));
         loop {
-            let until = Instant::now() + slice;
-            let until = deadline.map_or(until, |deadline| deadline.min(until));
+            let until = deadline.map_or(pace.end(), |deadline| deadline.min(pace.end()));
             let done = || (self.unfinished() == 0).then_some(());
             let result = table.first.done.wait_until(&self.local.done, Some(until), done);
-            if result == Err(WaitError::Interrupted) {
-                return Err(TasksError::Interrupted);
-            }
-            if result.is_err() {
+            if result == Err(WaitError::TimedOut) || pace.is_over() {
                 self.look_for_the_dead(arena, table)?;
             }
             let lost = table.first.lost.load(Ordering::SeqCst) - lost_before;
@@ -318,13 +315,20 @@ impl ByteQueue {
                 let pid = table.first.lost_by.load(Ordering::SeqCst) as u32;
                 return Err(TasksError::Lost { pid, tasks: lost });
             }
-            if result.is_ok() {
-                return Ok(());
+            if pace.is_over() {
+                pace = pace.next(LONGEST_SLICE);
             }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(TasksError::TimedOut);
+            match result {
+                Ok(()) => return Ok(()),
+                Err(WaitError::Interrupted) => {
+                    pace.keep_for(table.first);
+                    return Err(TasksError::Interrupted);
+                }
+                Err(_) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Err(TasksError::TimedOut);
+                }
+                Err(_) => {}
             }
-            slice = (slice * 2).min(LONGEST_SLICE);
         }
     }
 

@@ -33,6 +33,7 @@ use crate::process::fate::Fate;
 use crate::process::registry;
 use crate::process::status::ExitStatus;
 use crate::shm::{Arena, Member};
+use crate::slice::poll_in_slices;
 use crate::sys::{fd, process};
 
 /// A child process.
@@ -203,7 +204,8 @@ impl Child {
             if let Some(status) = self.try_wait() {
                 return Ok(status);
             }
-            match fd::poll_readable(&[self.sentinel()], deadline) {
+            let poll = |until| fd::poll_readable(&[self.sentinel()], until);
+            match poll_in_slices(deadline, |ended| ended.contains(&true), poll) {
                 Ok(ready) if ready.first() == Some(&true) => {
                     if let Some(status) = self.try_wait() {
                         return Ok(status);

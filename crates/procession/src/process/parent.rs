@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::error::WaitError;
 use crate::process::child::{ended_sentinel, pause};
 use crate::process::identity;
+use crate::slice::poll_in_slices;
 use crate::sys::{fd, process};
 
 /// The client of the fork server that made this process: its process id and pidfd.
@@ -110,7 +111,9 @@ impl ParentProcess {
     /// - [`WaitError::Interrupted`] when a signal handler ran in this thread.
     pub fn wait(&self, deadline: Option<Instant>) -> Result<(), WaitError> {
         loop {
-            match self.sentinel().and_then(|sentinel| fd::poll_readable(&[sentinel], deadline)) {
+            let poll =
+                |until| self.sentinel().and_then(|sentinel| fd::poll_readable(&[sentinel], until));
+            match poll_in_slices(deadline, |ended| ended.contains(&true), poll) {
                 Ok(ready) if ready.first() == Some(&true) => return Ok(()),
                 Ok(_) => return Err(WaitError::TimedOut),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {

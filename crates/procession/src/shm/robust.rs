@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, FutexError, Ordering, futex, spin_hint};
 use crate::shm::word::Member;
+use crate::slice;
 
 const CONTENDED: u32 = 1 << 31;
 /// Holders work for well under a microsecond, so a waiter seldom gets through this many rounds.
@@ -111,7 +112,7 @@ impl RobustLock {
         deadline: Option<Instant>,
     ) -> Result<Option<Member>, WaitError> {
         let me = who.me().raw();
-        let mut slice = FIRST_SLICE;
+        let mut longest = FIRST_SLICE;
         loop {
             let word = self.word.load(Ordering::Relaxed);
             if word == 0 {
@@ -123,7 +124,7 @@ impl RobustLock {
             if !self.announce(word) {
                 continue;
             }
-            let slice_end = Instant::now() + slice;
+            let slice_end = Instant::now() + longest;
             let until = deadline.map_or(slice_end, |at| at.min(slice_end));
             match futex::wait(&self.word, word | CONTENDED, Some(until)) {
                 Ok(()) | Err(FutexError::Changed) => {}
@@ -135,7 +136,10 @@ impl RobustLock {
                     if deadline.is_some_and(|at| at <= Instant::now()) {
                         return Err(WaitError::TimedOut);
                     }
-                    slice = (slice * 2).min(LONGEST_SLICE);
+                    if slice::must_leave() {
+                        return Err(WaitError::Interrupted);
+                    }
+                    longest = (longest * 2).min(LONGEST_SLICE);
                 }
             }
         }

@@ -29,7 +29,7 @@
 //!   waited longest when it was made. If there is nobody it has no meaning any more. A process that
 //!   is killed between telling the heir and freeing the seat makes the notification be passed on
 //!   twice; a woken waiter must look at what it waits for anyway.
-//! - A notifier: has told some, perhaps not all. They sleep for a second at most.
+//! - A notifier: has told some, perhaps not all. They sleep for two seconds at most.
 //! - The owner of the condition's lock: see `lock.rs` and `rlock.rs`.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 

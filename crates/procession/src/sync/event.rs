@@ -21,7 +21,7 @@
 //!
 //! # When a process dies
 //!
-//! One that sets the flag and is killed before it notifies delays the waiters by at most a second. A
+//! One that sets the flag and is killed before it notifies delays the waiters by at most two seconds. A
 //! waiter that is killed costs a needless system call.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 

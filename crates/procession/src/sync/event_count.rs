@@ -49,19 +49,21 @@
 //! counting off and waking, or a woken sleeper killed before it acts, may leave others asleep
 //! with the condition true. Nobody therefore sleeps longer than [`SLICE`] without a look.
 //!
+//! # When a signal comes just before a sleep
+//!
+//! After a sleep in vain the waiter asks whether it must leave, see `slice.rs`.
+//!
 //! # Spinning
 //!
 //! Before it announces itself a waiter spins, within its [`SpinBudget`], unless the last
 //! notification came from its own CPU (see [`WakerCpu`]).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, FutexError, Ordering, fence, futex};
+use crate::slice::{self, SLICE};
 use crate::sync::spin::{SpinBudget, WakerCpu};
-
-/// The longest sleep without a look at the condition.
-const SLICE: Duration = Duration::from_secs(1);
 
 /// The part of the word that counts sleepers.
 const SLEEPERS: u32 = 0xFFFF;
@@ -198,10 +200,13 @@ impl EventCount {
             let slept = self.sleep(announced, deadline);
             // Being woken uses up an announcement, whosever it was.
             standing = (slept != Ok(Slept::Woken)).then_some(announced);
-            let value = ready();
-            if value.is_some() || slept.is_err() {
+            let end = match ready() {
+                Some(value) => Some(Ok(value)),
+                None => end_in_vain(slept).map(Err),
+            };
+            if let Some(end) = end {
                 standing.inspect(|&announced| self.withdraw(announced));
-                return value.ok_or_else(|| slept.err().unwrap_or(WaitError::TimedOut));
+                return end;
             }
         }
     }
@@ -262,6 +267,12 @@ impl EventCount {
     }
 }
 
+/// The error that ends a wait after a sleep in vain; `None` if it goes on.
+fn end_in_vain(slept: Result<Slept, WaitError>) -> Option<WaitError> {
+    // Before the deadline: whose time runs out in slices would never ask.
+    if slice::must_leave() { Some(WaitError::Interrupted) } else { slept.err() }
+}
+
 fn same_notification(one: u32, other: u32) -> bool {
     one & !SLEEPERS == other & !SLEEPERS
 }
@@ -270,6 +281,7 @@ fn same_notification(one: u32, other: u32) -> bool {
 mod tests {
     use std::sync::Arc;
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
     use crate::primitive::AtomicU64;
@@ -307,6 +319,30 @@ mod tests {
         assert_eq!(result, Err(WaitError::TimedOut));
         assert!(Instant::now() >= soon, "gave up before the deadline");
         assert_eq!(sleepers(&event), 0, "the next notification would make a system call");
+    }
+
+    #[test]
+    fn waiter_that_must_leave_does_so_without_a_trace() {
+        let event = EventCount::new();
+        let soon = Instant::now() + Duration::from_millis(5);
+        slice::testing::answer(true);
+        let result = event.wait_until(&SpinBudget::new(), Some(soon), || None::<()>);
+        assert_eq!(result, Err(WaitError::Interrupted));
+        assert_eq!(sleepers(&event), 0, "the next notification would make a system call");
+        let result = event.wait_until(&SpinBudget::new(), Some(soon), || None::<()>);
+        assert_eq!(result, Err(WaitError::TimedOut), "the deadline is as it was");
+    }
+
+    #[test]
+    fn waiter_that_must_leave_takes_what_came_meanwhile() {
+        let event = EventCount::new();
+        slice::testing::answer(true);
+        let mut looks = 0;
+        let result = event.park(Some(Instant::now()), || {
+            looks += 1;
+            (looks == 2).then_some(5)
+        });
+        assert_eq!(result, Ok(5));
     }
 
     #[test]

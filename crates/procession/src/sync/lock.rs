@@ -28,7 +28,7 @@
 //! # When a process dies
 //!
 //! - The owner is killed. A waiter looks whether the owner still lives: after 20 ms at first, then
-//!   after longer and longer times of up to a second. If not, it swaps the word for its own: the
+//!   after longer and longer times of up to two seconds. If not, it swaps the word for its own: the
 //!   dead cannot take the lock again, so of several waiters one succeeds, and it is told.
 //! - The owner ends of its own accord. The lock stays held: another process may release it. The
 //!   arena knows how the owner ended; before it forgets, when it buries the owner, it replaces the
@@ -629,6 +629,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
+    use crate::slice::Pace;
 
     fn who(slot: u32) -> Who {
         Who::new(Member::from_raw(1 << 12 | slot).unwrap(), 1)
@@ -641,7 +642,9 @@ mod loom_tests {
     /// As a waiter that has waited for long.
     fn acquire_by_claim(lock: &LockState, me: Who) {
         let turn = Turn { lock, who: me, is_lost: |_| false };
-        lock.waiters.wait_patiently(&SpinBudget::new(), None, &turn).unwrap();
+        lock.waiters
+            .wait_patiently(&SpinBudget::new(), None, Pace::new(Duration::from_secs(3600)), &turn)
+            .unwrap();
     }
 
     fn release(lock: &LockState) {

@@ -22,6 +22,7 @@ mod waiters;
 mod who;
 
 pub use crate::error::WaitError;
+pub use crate::slice::on_slice;
 pub use barrier::{Arrival, Barrier, BarrierError, LastComer, Place};
 pub use condition::{Condition, ConditionError, ConditionLock, ConditionWaiter, Returned, Wake};
 pub use event::Event;

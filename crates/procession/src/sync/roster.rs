@@ -32,7 +32,7 @@
 //! - The holder of the lock: every change is a store or stands for itself, so there is nothing to
 //!   repair. A bench that it was about to add belongs to the object already and is lost until the
 //!   object goes.
-//! - One that has told, before it notified: the waiter looks within a second.
+//! - One that has told, before it notified: the waiter looks within two seconds.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::shm::{ArenaError, Handle, Liveness, Member, RobustLock, Shared, ShmSafe, Taken};
+use crate::slice::Pace;
 use crate::sync::event_count::EventCount;
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::earlier;
@@ -186,23 +187,29 @@ impl Seat {
         told: impl Fn(u32) -> R,
         mut look: impl FnMut(bool) -> Option<R>,
     ) -> Result<R, WaitError> {
-        let mut slice = FIRST_SLICE;
+        let mut pace = Pace::kept_for(self).unwrap_or_else(|| Pace::new(FIRST_SLICE));
         let state = || Some(self.state()).filter(|state| *state != WAITING);
         loop {
-            let until = earlier(deadline, Instant::now() + slice);
-            match self.event.wait_until(spin, Some(until), state) {
+            let until = earlier(deadline, pace.end());
+            let error = match self.event.wait_until(spin, Some(until), state) {
                 Ok(state) => return Ok(told(state)),
-                Err(WaitError::TimedOut) => {}
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            let interrupted = error == WaitError::Interrupted;
+            let late = !interrupted && deadline == Some(until);
+            // One that is interrupted again and again must look as well.
+            if !interrupted || pace.is_over() {
+                if let Some(result) = look(late) {
+                    return Ok(result);
+                }
+                pace = pace.next(LONGEST_SLICE);
             }
-            let late = deadline == Some(until);
-            if let Some(result) = look(late) {
-                return Ok(result);
+            if interrupted {
+                pace.keep_for(self);
             }
-            if late {
-                return Err(WaitError::TimedOut);
+            if interrupted || late {
+                return Err(error);
             }
-            slice = (slice * 2).min(LONGEST_SLICE);
         }
     }
 }

@@ -23,7 +23,7 @@
 //! with `multiprocessing.Semaphore`. It cannot know: what one process acquires another may release,
 //! and where a semaphore counts items, a consumer that was killed has taken its items for good.
 //! What protects something from a killed process is a lock. One that was killed between adding one and the
-//! notification delays a waiter by at most a second.
+//! notification delays a waiter by at most two seconds.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::fmt;
@@ -426,6 +426,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
+    use crate::slice::Pace;
 
     fn acquire(semaphore: &SemaphoreState) {
         semaphore.wait(&SpinBudget::new(), None).unwrap();
@@ -433,7 +434,15 @@ mod loom_tests {
 
     /// As a waiter that has waited for long.
     fn acquire_by_claim(semaphore: &SemaphoreState) {
-        semaphore.waiters.wait_patiently(&SpinBudget::new(), None, semaphore).unwrap();
+        semaphore
+            .waiters
+            .wait_patiently(
+                &SpinBudget::new(),
+                None,
+                Pace::new(Duration::from_secs(3600)),
+                semaphore,
+            )
+            .unwrap();
     }
 
     fn release(semaphore: &SemaphoreState) -> bool {

@@ -17,6 +17,8 @@
 //! up. Another patient waiter may still be there then; it marks the gate again the next time it
 //! looks, which is at the next release, as that wakes it first.
 //!
+//! A waiter that a signal interrupts gives up too, but if it comes back it is as patient as it was.
+//!
 //! # When a process dies
 //!
 //! A claimant that is killed leaves its mark, and the gate may stay marked with nobody to enter. But
@@ -26,6 +28,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::WaitError;
+use crate::slice::Pace;
 use crate::sync::event_count::EventCount;
 use crate::sync::spin::SpinBudget;
 
@@ -95,6 +98,9 @@ impl Waiters {
         if deadline.is_some_and(|at| at <= start) {
             return gate.enter().ok_or(WaitError::TimedOut);
         }
+        if let Some(pace) = Pace::kept_for(self) {
+            return self.wait_patiently(spin, deadline, pace, gate);
+        }
         let mut looks = 0_u32;
         let look = || match gate.enter() {
             Some(pass) => Some(Some(pass)),
@@ -107,8 +113,12 @@ impl Waiters {
         let until = earlier(deadline, start + FIRST_SLICE);
         match self.fresh.wait_until(spin, Some(until), look) {
             Ok(Some(pass)) => Ok(pass),
-            Err(error) if error != WaitError::TimedOut || deadline == Some(until) => Err(error),
-            Ok(None) | Err(_) => self.wait_patiently(spin, deadline, gate),
+            Err(WaitError::Interrupted) => {
+                Pace::new(FIRST_SLICE).keep_for(self);
+                Err(WaitError::Interrupted)
+            }
+            Err(error) if deadline == Some(until) => Err(error),
+            Ok(None) | Err(_) => self.wait_patiently(spin, deadline, Pace::new(FIRST_SLICE), gate),
         }
     }
 
@@ -118,26 +128,28 @@ impl Waiters {
         &self,
         spin: &SpinBudget,
         deadline: Option<Instant>,
+        mut pace: Pace,
         gate: &G,
     ) -> Result<G::Pass, WaitError> {
-        let mut slice = FIRST_SLICE;
         loop {
-            let until = earlier(deadline, Instant::now() + slice);
+            let until = earlier(deadline, pace.end());
             let waited = self.patient.wait_until(spin, Some(until), || gate.enter_or_claim());
-            if matches!(waited, Err(WaitError::TimedOut))
-                && let Some(pass) = gate.enter_past_the_dead()
-            {
-                return Ok(pass);
-            }
-            match waited {
-                Err(WaitError::TimedOut) if deadline != Some(until) => {}
-                Err(error) => {
-                    gate.unclaim();
-                    return Err(error);
+            let Err(error) = waited else { return waited };
+            let interrupted = error == WaitError::Interrupted;
+            // One that is interrupted again and again must look as well.
+            if !interrupted || pace.is_over() {
+                if let Some(pass) = gate.enter_past_the_dead() {
+                    return Ok(pass);
                 }
-                entered => return entered,
+                pace = pace.next(LONGEST_SLICE);
             }
-            slice = (slice * 2).min(LONGEST_SLICE);
+            if interrupted {
+                pace.keep_for(self);
+            }
+            if interrupted || deadline == Some(until) {
+                gate.unclaim();
+                return Err(error);
+            }
         }
     }
 }
@@ -150,4 +162,86 @@ pub(crate) fn earlier(deadline: Option<Instant>, at: Instant) -> Instant {
 /// When a wait of this length ends; `None` if that is beyond what the clock can tell.
 pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::slice::testing;
+
+    /// A gate that stays shut.
+    #[derive(Default)]
+    struct Shut {
+        claimed: Cell<bool>,
+        tries: Cell<u32>,
+        /// Looks whether who shut it is dead, the last of which says so.
+        looks_left: Cell<u32>,
+    }
+
+    impl Gate for Shut {
+        type Pass = ();
+
+        fn enter(&self) -> Option<()> {
+            self.tries.set(self.tries.get() + 1);
+            None
+        }
+
+        fn enter_or_claim(&self) -> Option<()> {
+            self.claimed.set(true);
+            None
+        }
+
+        fn unclaim(&self) {
+            self.claimed.set(false);
+        }
+
+        fn enter_past_the_dead(&self) -> Option<()> {
+            let left = self.looks_left.get().checked_sub(1);
+            self.looks_left.set(left.unwrap_or(0));
+            (left == Some(0)).then_some(())
+        }
+    }
+
+    #[test]
+    fn waiter_that_comes_back_is_as_patient_as_it_was() {
+        let (waiters, gate) = (Waiters::new(), Shut::default());
+        let wait = || waiters.wait(&SpinBudget::new(), None, &gate);
+        testing::answer(true);
+        assert_eq!(wait(), Err(WaitError::Interrupted));
+        let tries = gate.tries.take();
+        assert!(tries > 0, "it came as a fresh one");
+        testing::answer(true);
+        assert_eq!(wait(), Err(WaitError::Interrupted));
+        assert_eq!(gate.tries.get(), 0, "it stood behind the fresh ones again");
+        assert!(!gate.claimed.get(), "nobody claims, and nobody could enter");
+    }
+
+    #[test]
+    fn waiter_that_is_interrupted_again_and_again_gets_past_the_dead() {
+        let (waiters, gate) = (Waiters::new(), Shut::default());
+        gate.looks_left.set(3);
+        let mut left = 0;
+        loop {
+            testing::answer(true);
+            match waiters.wait(&SpinBudget::new(), None, &gate) {
+                Ok(()) => break,
+                Err(error) => assert_eq!(error, WaitError::Interrupted),
+            }
+            left += 1;
+        }
+        assert!(left >= 3, "it was not interrupted before each look");
+    }
+
+    #[test]
+    fn another_wait_begins_as_a_fresh_one() {
+        let (waiters, others, gate) = (Waiters::new(), Waiters::new(), Shut::default());
+        testing::answer(true);
+        assert!(waiters.wait(&SpinBudget::new(), None, &gate).is_err());
+        gate.tries.take();
+        testing::answer(true);
+        assert!(others.wait(&SpinBudget::new(), None, &gate).is_err());
+        assert!(gate.tries.get() > 0);
+    }
 }

@@ -12,6 +12,7 @@ use crate::channel::connection::error::{RecvError, SendError};
 use crate::channel::connection::frame::{self, Header, Parsed};
 use crate::channel::connection::turn::{Turn, Turned};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::slice::poll_in_slices;
 use crate::sys::{fd, stream};
 
 /// Bytes of a message that nobody wants are read this many at a time.
@@ -387,7 +388,8 @@ impl ByteConnection {
 
     /// Waits in the middle of a message, on a descriptor that somebody has made non-blocking.
     fn wait_readable(&self) -> Result<(), RecvError> {
-        fd::poll_readable(&[self.fd.as_fd()], None)?;
+        let poll = |until| fd::poll_readable(&[self.fd.as_fd()], until);
+        poll_in_slices(None, |ready| ready.contains(&true), poll)?;
         Ok(())
     }
 }
@@ -515,9 +517,14 @@ impl Outgoing<'_> {
                     if let Some(bell) = &self.connection.bell {
                         bell.ring();
                     }
+                    // One that had to wait for room and was interrupted says only how far it came.
+                    if count < rest.iter().map(|part| part.len()).sum() {
+                        return Err(SendError::Interrupted);
+                    }
                 }
                 Err(error) if is_dry(&error) && self.sent > 0 => {
-                    fd::poll_writable(self.connection.fd.as_fd(), None)?;
+                    let poll = |until| fd::poll_writable(self.connection.fd.as_fd(), until);
+                    poll_in_slices(None, |ready| *ready, poll)?;
                 }
                 Err(error) => return Err(error.into()),
             }

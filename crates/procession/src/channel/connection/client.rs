@@ -8,6 +8,7 @@ use crate::channel::connection::address::Address;
 use crate::channel::connection::bytes::ByteConnection;
 use crate::channel::connection::error::{EndpointError, HandshakeError};
 use crate::channel::connection::handshake::{Handshake, Side};
+use crate::slice::poll_in_slices;
 use crate::sys::fd;
 use crate::sys::stream::{self, Place};
 
@@ -201,7 +202,8 @@ impl Connecting {
 
     fn wait_connected(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
         let failed = |source| self.failed(source);
-        if !fd::poll_writable(socket.as_fd(), self.deadline).map_err(failed)? {
+        let poll = |until| fd::poll_writable(socket.as_fd(), until);
+        if !poll_in_slices(self.deadline, |ready| *ready, poll).map_err(failed)? {
             return Err(EndpointError::TimedOut);
         }
         stream::connect_result(socket.as_fd()).map_err(failed)?;
@@ -209,7 +211,8 @@ impl Connecting {
     }
 
     fn wait_readable(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
-        let ready = fd::poll_readable(&[socket.as_fd()], self.deadline)
+        let poll = |until| fd::poll_readable(&[socket.as_fd()], until);
+        let ready = poll_in_slices(self.deadline, |ready| ready.contains(&true), poll)
             .map_err(|source| self.failed(source))?;
         match (ready[0], self.client.timeout) {
             (false, Some(after)) => Err(HandshakeError::TimedOut { after }.into()),

@@ -11,6 +11,7 @@ use crate::channel::connection::bytes::ByteConnection;
 use crate::channel::connection::error::{EndpointError, HandshakeError};
 use crate::channel::connection::handshake::{Handshake, Side};
 use crate::channel::connection::turn::Turn;
+use crate::slice::poll_in_slices;
 use crate::sys::stream::{self, Place};
 use crate::sys::{fd, process};
 
@@ -303,8 +304,9 @@ impl Listener {
         let first = pending.iter().filter_map(|client| client.deadline).chain(deadline).min();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.socket.as_fd()];
         fds.extend(pending.iter().map(|client| client.socket.as_fd()));
-        let ready =
-            fd::poll_readable(&fds, first).map_err(|source| self.address.failed("poll", source))?;
+        let poll = |until| fd::poll_readable(&fds, until);
+        let ready = poll_in_slices(first, |ready| ready.contains(&true), poll)
+            .map_err(|source| self.address.failed("poll", source))?;
         if ready.contains(&true) {
             return Ok(());
         }

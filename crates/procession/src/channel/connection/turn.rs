@@ -11,6 +11,7 @@
 //! each has of its own, and is refused.
 
 use crate::primitive::{AtomicU32, AtomicU64, FutexError, Ordering, futex};
+use crate::slice;
 use crate::sys::process;
 
 const WAITED_FOR: u32 = 1 << 31;
@@ -79,7 +80,8 @@ impl Turn {
             if told.is_err() {
                 continue;
             }
-            if futex::wait(&self.word, asleep, None) == Err(FutexError::Interrupted) {
+            let slept = futex::wait(&self.word, asleep, slice::slice_end(None));
+            if slept == Err(FutexError::Interrupted) || slice::must_leave() {
                 return Err(TurnError::Interrupted);
             }
             // Others may sleep as well, and would not be woken if this thread did not say so.

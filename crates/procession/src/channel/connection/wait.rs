@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::joinable::{JoinableByteQueue, JoinableQueue};
 use crate::channel::{ByteQueue, Queue, Readiness};
+use crate::slice::poll_in_slices;
 use crate::sys::fd;
 
 /// What [`wait`] can wait for: everything with a descriptor, and queues.
@@ -167,7 +168,8 @@ pub fn wait<T: Waitable>(objects: &[T], timeout: Option<Duration>) -> io::Result
 /// [`Interrupted`](io::ErrorKind::Interrupted) when a signal handler ran in this thread; `EBADF`
 /// when a descriptor is not open.
 pub fn wait_raw(descriptors: &[RawFd], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
-    Ok(indices(&fd::poll_readable_raw(descriptors, deadline)?))
+    let poll = |until| fd::poll_readable_raw(descriptors, until);
+    Ok(indices(&poll_in_slices(deadline, |ready| ready.contains(&true), poll)?))
 }
 
 fn indices(ready: &[bool]) -> Vec<usize> {
