@@ -16,7 +16,7 @@ use crate::codec;
 use crate::draft::{Draft, Mark, draft_onto, with_scratch};
 use crate::error::EngineResult;
 use crate::pickler;
-use crate::received::ReceivedBuffer;
+use crate::received::{ReceivedBuffer, bytes_of};
 
 /// Ends a message that comes with buffers, behind how many there are and their numbers. No pickle
 /// ends like that, and none is looked at for it that may come from elsewhere.
@@ -206,7 +206,7 @@ pub(crate) fn in_one_piece<'py>(
     message: &[u8],
 ) -> EngineResult<Bound<'py, PyBytes>> {
     let Some((pickle, numbers)) = split_buffers(message) else {
-        return Ok(PyBytes::new(py, message));
+        return Ok(bytes_of(py, message)?);
     };
     let value = unpickle_with(py, pickle, numbers)?;
     Ok(dumps(&value)?)

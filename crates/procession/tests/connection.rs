@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             message_left_in_a_mailbox_is_collected_once,
             unread_messages_go_with_their_mailbox,
             mailbox_with_much_in_it_has_no_room,
+            sender_of_much_waits_until_something_was_collected,
             message_in_many_parts_arrives_as_one,
             bell_wakes_nobody_too_early_and_loses_no_message
         ],
@@ -513,6 +514,22 @@ fn mailbox_with_much_in_it_has_no_room() {
     assert!(mailbox.has_room());
     mailbox.tell_stream_is_read();
     assert!(!mailbox.has_room());
+    assert!(!mailbox.wait_for_room(much), "waited for what can never be");
+}
+
+fn sender_of_much_waits_until_something_was_collected() {
+    let mailbox = Mailbox::new().unwrap();
+    let much = 64 << 20;
+    let number = mailbox.leave(&[b"much"], &Pins::default(), much).unwrap();
+    assert!(!mailbox.wait_for_room(1000), "a short message does not wait");
+    assert!(!mailbox.wait_for_room(1 << 20), "nobody has collected");
+    let collected = thread::scope(|scope| {
+        let receiver = scope.spawn(|| mailbox.collect(number, much).unwrap());
+        // As often as the receiver needs to begin.
+        while !mailbox.wait_for_room(much) {}
+        receiver.join().unwrap()
+    });
+    assert_eq!(&collected[..], b"much");
 }
 
 fn message_in_many_parts_arrives_as_one() {

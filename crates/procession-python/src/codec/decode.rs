@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString, PyTuple};
 
 use crate::codec::{PROTOCOL, op};
+use crate::received::bytes_of;
 
 /// The value of a pickle made by [`encode`](crate::codec::encode); `None` if this is none.
 ///
@@ -86,8 +87,8 @@ impl<'a, 'py> Decoder<'a, 'py> {
             op::BINUNICODE => self.take_u32().and_then(|raw| text_object(py, raw)),
             op::BINUNICODE8 => self.take_u64().and_then(|raw| text_object(py, raw)),
             op::SHORT_BINBYTES => self.take_u8().map(|raw| PyBytes::new(py, raw).into_any()),
-            op::BINBYTES => self.take_u32().map(|raw| PyBytes::new(py, raw).into_any()),
-            op::BINBYTES8 => self.take_u64().map(|raw| PyBytes::new(py, raw).into_any()),
+            op::BINBYTES => self.take_u32().and_then(|raw| long_bytes(py, raw)),
+            op::BINBYTES8 => self.take_u64().and_then(|raw| long_bytes(py, raw)),
             op::EMPTY_TUPLE => Some(PyTuple::empty(py).into_any()),
             op::EMPTY_LIST => Some(PyList::empty(py).into_any()),
             op::EMPTY_DICT => Some(PyDict::new(py).into_any()),
@@ -167,4 +168,8 @@ fn extend_dict(stack: &mut Vec<Bound<'_, PyAny>>, mark: usize) -> Option<()> {
     pairs.into_iter().try_for_each(|pair| dict.set_item(&pair[0], &pair[1])).ok()?;
     stack.truncate(mark);
     Some(())
+}
+/// The `bytes` with this content; `None` if there is no memory for them.
+fn long_bytes<'py>(py: Python<'py>, content: &[u8]) -> Option<Bound<'py, PyAny>> {
+    bytes_of(py, content).ok().map(Bound::into_any)
 }

@@ -285,10 +285,14 @@ fn send_far(
     let length = length_of(parts);
     // What looks like a note must not be taken for one.
     let noted = length == NOTE && parts.concat().starts_with(LEFT);
-    let Some(mailbox) = mailbox.filter(|mailbox| noted || length >= LEAVE && mailbox.has_room())
-    else {
+    let Some(mailbox) = mailbox.filter(|_| noted || length >= LEAVE) else {
         return send(py, end, parts);
     };
+    let room = noted || py.detach(|| mailbox.wait_for_room(length as u64));
+    py.check_signals()?;
+    if !room {
+        return send(py, end, parts);
+    }
     let weight = length as u64;
     match py.detach(|| mailbox.leave(parts, &Pins::default(), weight)) {
         Ok(parcel) => tell(py, end, mailbox, parcel, weight),

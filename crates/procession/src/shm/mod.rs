@@ -50,3 +50,20 @@ pub(crate) use robust::{Liveness, RobustLock, Taken};
 pub(crate) use shared::Shared;
 pub(crate) use word::Owner;
 pub use word::{Handle, Member};
+
+/// Has the system use large pages, if it can, where `len` bytes from `address` on are written for
+/// the first time: that is several times faster. For memory that a program is about to fill.
+///
+/// Never fails, and changes no byte. Only whole pages within the range count.
+///
+/// # Examples
+///
+/// ```
+/// let mut buffer: Vec<u8> = Vec::with_capacity(64 << 20);
+/// procession::shm::prefer_large_pages(buffer.as_ptr().addr(), buffer.capacity());
+/// buffer.resize(64 << 20, 7);
+/// assert!(buffer.iter().all(|byte| *byte == 7));
+/// ```
+pub fn prefer_large_pages(address: usize, len: usize) {
+    crate::sys::memory::prefer_large_pages(address, len);
+}

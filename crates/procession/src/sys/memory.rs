@@ -188,6 +188,25 @@ pub(crate) fn punch_hole(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Resul
     Ok(rustix::fs::fallocate(fd, flags, offset, len)?)
 }
 
+/// Has the system use large pages, if it can, where memory is written for the first time.
+///
+/// Only whole pages within the range count. See
+/// [`madvise(2)`](https://man7.org/linux/man-pages/man2/madvise.2.html).
+pub(crate) fn prefer_large_pages(address: usize, len: usize) {
+    let page = rustix::param::page_size();
+    let start = address.next_multiple_of(page);
+    let end = (address + len) / page * page;
+    if start >= end {
+        return;
+    }
+    let start = std::ptr::without_provenance_mut(start);
+    // SAFETY: this advice changes no byte and takes no memory away, whoever's the range is; one
+    // that is not mapped is refused.
+    let advised = unsafe { rustix::mm::madvise(start, end - start.addr(), Advice::LinuxHugepage) };
+    // It was advice: a kernel that knows no large pages does without.
+    let _ = advised;
+}
+
 /// The size of the file in bytes.
 pub(crate) fn file_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let size = rustix::fs::fstat(fd)?.st_size;

@@ -8,7 +8,7 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
@@ -23,6 +23,42 @@ const STAT_LENGTH: usize = 2048;
 /// The id of this process.
 pub(crate) fn getpid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// The id of this process, without a system call where that was asked before.
+pub(crate) fn own_id() -> u32 {
+    match OWN_ID.load(Ordering::Relaxed) {
+        0 => find_own_id(),
+        id => id,
+    }
+}
+
+/// 0 where it has to be asked for.
+static OWN_ID: AtomicU32 = AtomicU32::new(0);
+
+#[cold]
+fn find_own_id() -> u32 {
+    const UNSEEN: u32 = 0;
+    const BEGUN: u32 = 1;
+    const SEEN: u32 = 2;
+    /// Whether forks are seen. The child of a fork that came while another thread was about to see
+    /// to that asks each time.
+    static FORKS: AtomicU32 = AtomicU32::new(UNSEEN);
+
+    let begun = FORKS.compare_exchange(UNSEEN, BEGUN, Ordering::AcqRel, Ordering::Acquire);
+    if begun.is_ok() {
+        on_fork_child(forget_own_id);
+        FORKS.store(SEEN, Ordering::Release);
+    }
+    let id = getpid();
+    if FORKS.load(Ordering::Acquire) == SEEN {
+        OWN_ID.store(id, Ordering::Relaxed);
+    }
+    id
+}
+
+extern "C" fn forget_own_id() {
+    OWN_ID.store(0, Ordering::Relaxed);
 }
 
 /// The id of the parent; the adopting process if the parent is gone, 0 if it is out of sight.

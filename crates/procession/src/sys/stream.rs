@@ -39,6 +39,11 @@ pub(crate) fn write(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usi
     Ok(rustix::io::writev(fd, parts)?)
 }
 
+/// Writes to a socket and returns how much was taken; blocks while nothing is.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::empty())?)
+}
+
 /// Reads from a socket without blocking; `WouldBlock` if nothing is there.
 pub(crate) fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)

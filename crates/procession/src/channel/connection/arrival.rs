@@ -3,12 +3,14 @@
 //! Waking a process that sleeps in a system call takes tens of microseconds, so a receiver first
 //! looks without blocking, for as long as that has paid lately (see [`SpinBudget`]). Each look is
 //! a system call, unless both ends have a [`Bell`], a word in shared memory that the sender changes
-//! after each write, and only when it has changed the descriptor is looked at.
+//! after each write, and only when it has changed the descriptor is looked at: not even once before,
+//! if this end has received all that was announced. Who is wrong about that, because another
+//! process receives from the same end or the sender has no bell, finds out when it goes to sleep.
 //!
 //! A signal that comes while nobody sleeps in a system call interrupts none. So sleep ends after a
 //! second at the latest, as if by a signal, and the caller sees to those that came.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,12 @@ use crate::sys::{fd, stream};
 /// The longest sleep.
 const SLICE: Duration = Duration::from_secs(1);
 
-/// How a descriptor is read without blocking, which its first read finds out.
+/// Of a sleep, this part counts when it is judged whether spinning would have paid. While both
+/// ends sleep, a message takes two wake-ups, each of which may cost more than the longest spin; a
+/// receiver that counted them would never find out that its partner is quick.
+const COUNTED: u32 = 4;
+
+/// How a descriptor is read without blocking, which its first use finds out.
 mod way {
     pub(super) const SOCKET: u32 = 0;
     pub(super) const PIPE: u32 = 1;
@@ -46,6 +53,22 @@ impl Arrivals {
     ///
     /// Those of `read(2)`; `Interrupted` also after a second.
     pub(super) fn read(
+        &self,
+        fd: BorrowedFd<'_>,
+        bell: Option<&Bell>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        let count = self.read_first(fd, bell, buffer)?;
+        if let Some(bell) = bell
+            && count > 0
+        {
+            bell.answered();
+        }
+        Ok(count)
+    }
+
+    /// Does what [`read`](Self::read) does, for one that is told of what was received.
+    fn read_first(
         &self,
         fd: BorrowedFd<'_>,
         bell: Option<&Bell>,
@@ -95,7 +118,8 @@ impl Arrivals {
         })
     }
 
-    /// Calls `look` once, and then again for a short time, each time that the bell has rung.
+    /// Calls `look` once, unless nothing can be there, and then again for a short time, each time
+    /// that the bell has rung.
     fn spin_until<R>(
         &self,
         bell: Option<&Bell>,
@@ -104,7 +128,15 @@ impl Arrivals {
     ) -> Option<R> {
         // Before the first look, so that no message after it is missed.
         let mut rung = bell.map(Bell::rung);
-        if let Some(found) = look() {
+        let mut look = |rung: Option<u32>| {
+            let found = look();
+            if let (None, Some(bell), Some(rung)) = (&found, bell, rung) {
+                bell.set_quiet(rung);
+            }
+            found
+        };
+        let quiet = bell.zip(rung).is_some_and(|(bell, rung)| bell.is_quiet(rung));
+        if !quiet && let Some(found) = look(rung) {
             return Some(found);
         }
         if bell.is_some_and(Bell::rings_here) {
@@ -116,7 +148,7 @@ impl Arrivals {
                 return None;
             }
             rung = now;
-            look()
+            look(now)
         })
     }
 
@@ -128,9 +160,27 @@ impl Arrivals {
         let start = Instant::now();
         let result = sleep();
         if !bell.is_some_and(Bell::rings_here) {
-            self.spin.learn_from_sleep(result.is_ok().then(|| start.elapsed()));
+            self.spin.learn_from_sleep(result.is_ok().then(|| start.elapsed() / COUNTED));
         }
         result
+    }
+
+    /// Writes a short message, as far as it is taken; blocks while nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write(2)`.
+    pub(super) fn write(&self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
+        // Quicker than to write, where the descriptor is a socket.
+        if self.way.load(Ordering::Relaxed) == way::SOCKET {
+            match stream::send(fd, message) {
+                Err(error) if stream::is_no_socket(&error) => {
+                    self.way.store(way::PIPE, Ordering::Relaxed);
+                }
+                result => return result,
+            }
+        }
+        stream::write(fd, &[IoSlice::new(message)])
     }
 
     /// Reads what is there; `None` if nothing is, or it cannot be told without blocking.

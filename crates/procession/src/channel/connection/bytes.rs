@@ -21,6 +21,9 @@ const SKIPPED_AT_ONCE: usize = 64 << 10;
 /// So many parts of a message are written at once.
 const PARTS: usize = 8;
 
+/// A message that is not longer than this, with its header, is put together before it is written.
+const AT_ONCE: usize = 256;
+
 /// The byte that goes with a descriptor, as CPython sends it: how many there are.
 const ONE_DESCRIPTOR: [u8; 1] = [1];
 
@@ -510,8 +513,7 @@ impl Outgoing<'_> {
         let header = self.header;
         let total = header.bytes().len() + length;
         while self.sent < total {
-            let rest = behind(self.sent, header.bytes(), parts);
-            match stream::write(self.connection.fd.as_fd(), &rest) {
+            match self.send_rest(parts, total) {
                 Ok(count) => {
                     self.sent += count;
                     if let Some(bell) = &self.connection.bell {
@@ -530,6 +532,20 @@ impl Outgoing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sends some of what is left of `total` bytes.
+    fn send_rest(&self, parts: &[&[u8]], total: usize) -> io::Result<usize> {
+        let fd = self.connection.fd.as_fd();
+        if total > AT_ONCE {
+            return stream::write(fd, &behind(self.sent, self.header.bytes(), parts));
+        }
+        let mut whole = SmallVec::<[u8; AT_ONCE]>::new();
+        whole.extend_from_slice(self.header.bytes());
+        for part in parts {
+            whole.extend_from_slice(part);
+        }
+        self.connection.arrivals.write(fd, &whole[self.sent..])
     }
 }
 

@@ -12,6 +12,9 @@
 //! advice: a process that is killed between counting and sending, or between receiving and
 //! counting, leaves it too high, and the pipe is then no faster than others.
 //!
+//! The sender of a message that would fill the stream many times over waits a short time for room.
+//! If nobody collects anything meanwhile, it is the stream that makes it wait.
+//!
 //! Somebody who reads the descriptor by himself gets the numbers and not the messages. So once it
 //! has been [told](Mailbox::tell_stream_is_read) that this may be, it has no room for long ones.
 //!
@@ -26,13 +29,24 @@
 //! | both ends                  | goes with the mailbox, which goes with the last reference     |
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
+use std::time::{Duration, Instant};
+
 use crate::channel::message::Message;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, futex};
 use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared, ShmSafe};
 use crate::sync::spin::WakerCpu;
 
 /// From this many bytes in it on, a mailbox has no room.
 const ROOM: u64 = 64 << 20;
+
+/// Only for messages of at least this many bytes it pays to wait for room.
+const WORTH_WAITING: u64 = 1 << 20;
+
+/// For so many bytes of a message, a microsecond is waited: about what the stream would take.
+const BYTES_PER_US: u64 = 512;
+
+/// The longest wait for room.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the arena holds for a mailbox, beside the references to it and its parcels.
 #[derive(Debug)]
@@ -40,6 +54,10 @@ const ROOM: u64 = 64 << 20;
 struct State {
     /// Bytes that were left and not collected; advice.
     waiting: AtomicU64,
+    /// How many messages were collected; senders that wait for room sleep on it.
+    collected: AtomicU32,
+    /// Not 0 if one may sleep.
+    awaited: AtomicU32,
     /// The bell.
     rung: AtomicU32,
     /// Not 0 if somebody may read the stream who does not know of the mailbox.
@@ -48,7 +66,7 @@ struct State {
     ringer: WakerCpu,
 }
 
-// SAFETY: four atomics, for which every bit pattern is a value, of fixed layout and without a
+// SAFETY: atomics alone, for which every bit pattern is a value, of fixed layout and without a
 // pointer.
 unsafe impl ShmSafe for State {
     const TAG: u32 = u32::from_le_bytes(*b"mail");
@@ -118,6 +136,33 @@ impl Mailbox {
         self.0.waiting.load(Ordering::Relaxed) < ROOM && self.0.told.load(Ordering::Relaxed) == 0
     }
 
+    /// Does what [`has_room`](Self::has_room) does, for a message of `bytes` bytes. Waits for room
+    /// if that is shorter than to send the message through the stream: about 2 ms for each MiB, at
+    /// most 1 s, and not for less than 1 MiB. A signal ends the wait.
+    pub fn wait_for_room(&self, bytes: u64) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        if bytes < WORTH_WAITING {
+            return false;
+        }
+        let most = Duration::from_micros(bytes / BYTES_PER_US).min(LONGEST_WAIT);
+        let deadline = Instant::now() + most;
+        let state = &self.0;
+        loop {
+            let collected = state.collected.load(Ordering::SeqCst);
+            // Before the last look: whoever collects afterwards sees it.
+            state.awaited.store(1, Ordering::SeqCst);
+            if self.has_room() {
+                return true;
+            }
+            let told = state.told.load(Ordering::Relaxed) != 0;
+            if told || futex::wait(&state.collected, collected, Some(deadline)).is_err() {
+                return false;
+            }
+        }
+    }
+
     /// Says that the stream may be read by somebody who does not know of the mailbox.
     pub fn tell_stream_is_read(&self) {
         self.0.told.store(1, Ordering::Relaxed);
@@ -147,6 +192,11 @@ impl Mailbox {
         Arena::current()?.take_parcel(parcel, Owner::Block(self.0.handle()))?;
         let less = |waiting: u64| Some(waiting.saturating_sub(weight));
         let _ = self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.0.collected.fetch_add(1, Ordering::SeqCst);
+        if self.0.awaited.load(Ordering::SeqCst) != 0 {
+            self.0.awaited.store(0, Ordering::SeqCst);
+            futex::wake(&self.0.collected, u32::MAX);
+        }
         Ok(Message::parcel(parcel))
     }
 }
@@ -159,11 +209,19 @@ pub(super) struct Bell {
     own: AtomicU32,
     /// Where the other end rang it last before that.
     peer: WakerCpu,
+    /// The bell's number at which this end has received all that was announced. Advice: an end that
+    /// several processes or threads use may be wrong about it.
+    quiet: AtomicU32,
 }
 
 impl Bell {
     pub(super) fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox, own: AtomicU32::new(0), peer: WakerCpu::default() }
+        Self {
+            mailbox,
+            own: AtomicU32::new(0),
+            peer: WakerCpu::default(),
+            quiet: AtomicU32::new(0),
+        }
     }
 
     pub(super) fn mailbox(&self) -> &Mailbox {
@@ -178,7 +236,31 @@ impl Bell {
         }
         state.ringer.note();
         let before = state.rung.fetch_add(1, Ordering::Release);
-        self.own.store(before.wrapping_add(1), Ordering::Relaxed);
+        let after = before.wrapping_add(1);
+        self.own.store(after, Ordering::Relaxed);
+        if self.is_quiet(before) {
+            self.set_quiet(after);
+        }
+    }
+
+    /// Whether nothing has been announced up to this number of the bell that this end has not
+    /// received, as far as it knows.
+    pub(super) fn is_quiet(&self, rung: u32) -> bool {
+        self.quiet.load(Ordering::Relaxed) == rung
+    }
+
+    /// Says that there was nothing to receive after this number was seen.
+    pub(super) fn set_quiet(&self, rung: u32) {
+        self.quiet.store(rung, Ordering::Relaxed);
+    }
+
+    /// Says that this end has begun to receive a message.
+    pub(super) fn answered(&self) {
+        let quiet = self.quiet.load(Ordering::Relaxed);
+        // One may be read before it is announced.
+        if quiet != self.rung() {
+            self.set_quiet(quiet.wrapping_add(1));
+        }
     }
 
     /// A number that is another one after each [`ring`](Self::ring).

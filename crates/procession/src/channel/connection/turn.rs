@@ -57,7 +57,7 @@ impl Turn {
     ///
     /// [`TurnError`] has one variant for each.
     pub(super) fn take(&self) -> Result<Turned<'_>, TurnError> {
-        let me = process::getpid();
+        let me = process::own_id();
         let mut mine = me;
         loop {
             let seen = self.word.load(Ordering::Relaxed);

@@ -153,6 +153,15 @@ fn handler_of_forks_runs_in_the_child_only() {
 }
 
 #[test]
+fn own_id_is_that_of_the_child_after_a_fork() {
+    assert_eq!(own_id(), getpid());
+    let (child, pidfd) = fork_child(|| i32::from(own_id() != getpid()));
+    assert_eq!(wait_pidfd(pidfd.as_fd(), true).unwrap(), Some(RawStatus::Exited(0)));
+    assert_ne!(own_id(), child);
+    assert_eq!(own_id(), getpid());
+}
+
+#[test]
 fn unblocked_signal_reaches_its_handler() {
     extern "C" fn leave(signal: i32) {
         exit_now(if signal == death_signal() { 5 } else { 6 });
