@@ -19,15 +19,19 @@ import sys
 
 import cases
 import messages
+import pools
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = ("multiprocessing", "procession")
 # What some cases need that the package does not: a word of their contenders or of their names.
 NEEDED = {"faster-fifo": "faster_fifo", "NumPy": "numpy"}
+NEEDED |= {name: name for name in ("joblib", "loky", "mpire", "pebble")}
 LIMIT = 300  # seconds; only a deadlock takes this long
 # Each case, and the program that measures it.
-PROGRAMS = dict.fromkeys(cases.CASES, "cases.py") | dict.fromkeys(messages.CASES, "messages.py")
-CASES = cases.CASES | messages.CASES
+PARTS = {"cases.py": cases.CASES, "messages.py": messages.CASES, "pools.py": pools.CASES}
+PROGRAMS = {case: program for program, part in PARTS.items() for case in part}
+CASES = cases.CASES | messages.CASES | pools.CASES
+PEERS = messages.PEERS | pools.PEERS
 
 
 def missing(*words):
@@ -76,7 +80,7 @@ def surroundings():
 
 def compare(case, rounds, scale):
     """Run one case in all rounds; return what goes into the file."""
-    contenders = [*MODULES, *(peer for peer in messages.PEERS.get(case, ()) if not missing(peer))]
+    contenders = [*MODULES, *(peer for peer in PEERS.get(case, ()) if not missing(peer))]
     rates = {contender: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders if number % 2 == 0 else reversed(contenders):
@@ -130,7 +134,7 @@ def main():
     chosen = [name for name in CASES if not options.cases or any(c in name for c in options.cases)]
     if not chosen:
         parser.error(f"no such case; there are: {', '.join(CASES)}")
-    absent = missing(*chosen, *(peer for case in chosen for peer in messages.PEERS.get(case, ())))
+    absent = missing(*chosen, *(peer for case in chosen for peer in PEERS.get(case, ())))
     if absent:
         print(f"not measured: {', '.join(sorted(absent))}; see benches/requirements.txt")
     chosen = [case for case in chosen if not missing(case)]

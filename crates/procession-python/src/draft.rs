@@ -104,12 +104,24 @@ impl<'py> Draft<'py> {
         self.bytes.len() - mark.bytes + inserts.iter().map(|part| part.bytes().len()).sum::<usize>()
     }
 
-    /// Copies what is inserted to its place.
+    /// Copies what is inserted to its place. What comes before the first insert is not touched: it
+    /// may be a whole pack of other messages.
     fn flatten(self) -> Vec<u8> {
-        if self.inserts.is_empty() {
-            return self.bytes;
+        let Self { mut bytes, inserts, .. } = self;
+        let mut source_end = bytes.len();
+        let added: usize = inserts.iter().map(|insert| insert.bytes().len()).sum();
+        bytes.resize(source_end + added, 0);
+        let mut end = bytes.len();
+        for insert in inserts.iter().rev() {
+            let behind = source_end - insert.at;
+            bytes.copy_within(insert.at..source_end, end - behind);
+            end -= behind;
+            let inserted = insert.bytes();
+            bytes[end - inserted.len()..end].copy_from_slice(inserted);
+            end -= inserted.len();
+            source_end = insert.at;
         }
-        self.parts(Mark::default()..self.mark()).concat()
+        bytes
     }
 
     /// Lends `f` the parts of the message, which are many only if it is long.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use procession::pool::raw::{Frames, JobRef, RawBatch};
+use procession::pool::raw::{JobRef, RawBatch};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -12,7 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::{EngineError, EngineResult};
 use crate::generic::generic_alias;
-use crate::jobs::{self, Call};
+use crate::jobs::{Call, Pack};
 use crate::result::settle;
 use crate::wait::{blocking, deadline_after};
 
@@ -24,6 +24,8 @@ pub(crate) struct Source {
     pub(crate) chunksize: usize,
     /// Most tasks that are submitted and not yet asked for.
     pub(crate) window: usize,
+    /// Whether they may have to be carried out again.
+    pub(crate) retried: bool,
 }
 
 /// Tasks that are submitted as their results are asked for.
@@ -86,12 +88,14 @@ impl Feed {
         }
         let input = source.input.clone_ref(py).into_bound(py);
         let call = if source.chunksize > 1 { Call::Items } else { Call::Item };
-        let mut frames = Frames::new(&source.job, call.kind());
-        let room = source.window - self.in_flight;
-        let chunksize = source.chunksize;
-        while frames.len() < room {
-            match push_next(&mut frames, input.clone(), chunksize) {
-                Ok(true) => {}
+        let mut pack = Pack::new(&source.job, call, source.retried);
+        let (window, chunksize) = (source.window, source.chunksize);
+        while self.in_flight < window {
+            match push_next(&mut pack, input.clone(), chunksize) {
+                Ok(true) => {
+                    self.in_flight += 1;
+                    pack.submit_if_full(py, batch)?;
+                }
                 Ok(false) => {
                     self.source = None;
                     break;
@@ -103,20 +107,19 @@ impl Feed {
                 }
             }
         }
-        self.in_flight += frames.len();
-        Ok(blocking(py, || batch.submit(&mut frames))??)
+        pack.submit(py, batch)
     }
 }
 
 /// Adds a task with the next `chunksize` objects, or what is left of them; false if nothing is.
 fn push_next(
-    frames: &mut Frames,
+    pack: &mut Pack,
     mut input: Bound<'_, PyIterator>,
     chunksize: usize,
 ) -> PyResult<bool> {
     if chunksize == 1 {
         let Some(item) = input.next() else { return Ok(false) };
-        return jobs::push(frames, &item?).map(|()| true);
+        return pack.push(&item?).map(|()| true);
     }
     let chunk = PyList::empty(input.py());
     for item in input.take(chunksize) {
@@ -125,7 +128,7 @@ fn push_next(
     if chunk.is_empty() {
         return Ok(false);
     }
-    jobs::push(frames, chunk.as_any()).map(|()| true)
+    pack.push(chunk.as_any()).map(|()| true)
 }
 
 /// The results of `imap`.

@@ -1,11 +1,23 @@
 //! Tasks of a pool: how a call is written down for a worker, and carried out there.
 
-use procession::pool::raw::Frames;
+use procession::pool::raw::{Frames, JobRef, RawBatch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::pickling::{dump, load};
+use crate::error::EngineResult;
+use crate::pickling::{dump, load_untouched, load_within_tree};
+use crate::wait::blocking;
+
+/// Tasks written down before the first of them are submitted.
+const MOST_TASKS: usize = 16 << 10;
+
+/// The same in bytes. Workers can begin with what is there, and the memory that they are done with
+/// serves for the tasks that follow.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// In the number of a task's [`Call`]: it may have to be carried out again.
+const RETRIED: u32 = 1 << 8;
 
 /// What the payload of a task holds, and how the function is called with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +38,7 @@ impl Call {
     const ALL: [Self; 5] = [Self::Item, Self::Star, Self::Full, Self::Items, Self::Stars];
 
     /// The number that a task carries for it.
-    pub(crate) fn kind(self) -> u32 {
+    fn kind(self) -> u32 {
         self as u32
     }
 
@@ -36,15 +48,54 @@ impl Call {
     }
 }
 
-/// Adds a task with `value` as its payload.
-#[inline]
-pub(crate) fn push(frames: &mut Frames, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let mut named = None;
-    frames.push_with(|bytes| dump(value, bytes).map(|pins| named = pins))?;
-    if let Some(pins) = named {
-        frames.pin(pins);
+/// Tasks on their way to the pool.
+pub(crate) struct Pack {
+    frames: Frames,
+    /// Number of bytes in them and apart from them.
+    weight: u64,
+}
+
+impl Pack {
+    /// Makes an empty one. If tasks may have to be carried out again, they are `retried`.
+    pub(crate) fn new(job: &JobRef, call: Call, retried: bool) -> Self {
+        let kind = if retried { call.kind() | RETRIED } else { call.kind() };
+        Self { frames: Frames::new(job, kind), weight: 0 }
     }
-    Ok(())
+
+    /// Adds a task with `value` as its payload.
+    #[inline]
+    pub(crate) fn push(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (weight, mut attached) = (&mut self.weight, None);
+        self.frames.push_with(|bytes| -> PyResult<()> {
+            let before = bytes.len();
+            attached = dump(value, bytes)?;
+            *weight += (bytes.len() - before) as u64;
+            Ok(())
+        })?;
+        if let Some(attached) = attached {
+            self.weight += attached.apart;
+            self.frames.pin(attached.pins);
+        }
+        Ok(())
+    }
+
+    /// Submits the tasks if it is time for that.
+    #[inline]
+    pub(crate) fn submit_if_full(&mut self, py: Python<'_>, batch: &RawBatch) -> EngineResult<()> {
+        if self.frames.len() >= MOST_TASKS || self.weight >= MOST_BYTES {
+            self.submit(py, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Submits the tasks.
+    pub(crate) fn submit(&mut self, py: Python<'_>, batch: &RawBatch) -> EngineResult<()> {
+        if !self.frames.is_empty() {
+            blocking(py, || batch.submit(&mut self.frames))??;
+        }
+        self.weight = 0;
+        Ok(())
+    }
 }
 
 /// Carries out a task in a worker.
@@ -53,10 +104,22 @@ pub(crate) fn perform<'py>(
     function: &Bound<'py, PyAny>,
     kind: u32,
     payload: &[u8],
-) -> PyResult<Bound<'py, PyAny>> {
+) -> EngineResult<Bound<'py, PyAny>> {
     let py = function.py();
-    let payload = load(py, payload)?;
-    match Call::of_kind(kind)? {
+    let payload = match kind & RETRIED {
+        0 => load_within_tree(py, payload)?,
+        _ => load_untouched(py, payload)?,
+    };
+    Ok(call(function, Call::of_kind(kind & !RETRIED)?, payload)?)
+}
+
+#[inline]
+fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    call: Call,
+    payload: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match call {
         Call::Item => function.call1((payload,)),
         Call::Star => function.call1(arguments(payload)?),
         Call::Full => {

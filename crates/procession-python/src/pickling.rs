@@ -10,7 +10,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyBytes, PyList, PyModule};
+use pyo3::types::{IntoPyDict, PyByteArray, PyBytes, PyList, PyModule};
 
 use crate::codec;
 use crate::draft::{Draft, Mark, draft_onto, with_scratch};
@@ -22,20 +22,29 @@ use crate::received::{ReceivedBuffer, bytes_of};
 /// ends like that, and none is looked at for it that may come from elsewhere.
 const WITH_BUFFERS: &[u8] = b"\xffbuffers";
 
-/// Appends `value`, pickled, to `out`. The pins keep the shared objects that it names alive
-/// until the bytes have been sent; `None` where it can name none.
+/// What goes with a pickle.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// They keep the shared objects that it names alive until the bytes have been sent.
+    pub(crate) pins: Pins,
+    /// Number of bytes that were put into shared memory apart from it.
+    pub(crate) apart: u64,
+}
+
+/// Appends `value`, pickled, to `out`, and returns what goes with it; `None` where that is nothing.
+/// Long buffers, such as those of NumPy arrays, are put into shared memory by themselves, so that
+/// only [`load_within_tree`] and [`load_untouched`] can read it.
 #[inline]
-pub(crate) fn dump(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<Pins>> {
+pub(crate) fn dump(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<Attached>> {
     if codec::encode(value, out) {
         return Ok(None);
     }
-    let (pickled, pins) = shm::pack(|| draft_onto(out, |draft| pickle(value, draft, false)));
-    pickled.map(|_form| Some(pins))
+    let (pickled, pins) =
+        shm::pack(|| draft_onto(out, |draft| pickle(value, draft, true).map(|_form| draft.apart)));
+    pickled.map(|apart| Some(Attached { pins, apart }))
 }
 
-/// Does what [`dump`] does for a message that is drafted. If it `may_part`, long buffers, such as
-/// those of NumPy arrays, are put into shared memory by themselves, which the pins keep as well;
-/// then only [`load_within_tree`] can read it.
+/// Does what [`dump`] does for a message that is drafted; buffers go apart only if it `may_part`.
 #[inline]
 pub(crate) fn dump_draft<'py>(
     value: &Bound<'py, PyAny>,
@@ -196,7 +205,19 @@ pub(crate) fn load_within_tree<'py>(
     }
     match split_buffers(message) {
         None => Ok(unpickle(py, message)?),
-        Some((pickle, numbers)) => unpickle_with(py, pickle, numbers),
+        Some((pickle, numbers)) => unpickle_with(py, pickle, numbers, Buffers::Shown),
+    }
+}
+
+/// Does what [`load_within_tree`] does, for a message that may be read once more, by another
+/// process: what becomes of the object here does not change it.
+pub(crate) fn load_untouched<'py>(
+    py: Python<'py>,
+    message: &[u8],
+) -> EngineResult<Bound<'py, PyAny>> {
+    match split_buffers(message) {
+        None => load_within_tree(py, message),
+        Some((pickle, numbers)) => unpickle_with(py, pickle, numbers, Buffers::Copied),
     }
 }
 
@@ -208,20 +229,34 @@ pub(crate) fn in_one_piece<'py>(
     let Some((pickle, numbers)) = split_buffers(message) else {
         return Ok(bytes_of(py, message)?);
     };
-    let value = unpickle_with(py, pickle, numbers)?;
+    let value = unpickle_with(py, pickle, numbers, Buffers::Shown)?;
     Ok(dumps(&value)?)
 }
 
-/// The object that a pickle describes; its arrays are views of the buffers, and may be written.
+/// What the arrays of a received object are made of. They may be written either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Buffers {
+    /// Where the sender put them.
+    Shown,
+    /// Copies.
+    Copied,
+}
+
+/// The object that a pickle with buffers apart describes.
 #[cold]
 fn unpickle_with<'py>(
     py: Python<'py>,
     pickle: &[u8],
     numbers: impl Iterator<Item = u64>,
+    how: Buffers,
 ) -> EngineResult<Bound<'py, PyAny>> {
     let buffers = PyList::empty(py);
     for number in numbers {
-        buffers.append(ReceivedBuffer(Block::open(number)?).into_pyobject(py)?)?;
+        let shown = ReceivedBuffer(Block::open(number)?).into_pyobject(py)?;
+        match how {
+            Buffers::Shown => buffers.append(shown)?,
+            Buffers::Copied => buffers.append(PyByteArray::from(&shown)?)?,
+        }
     }
     let keywords = [("buffers", buffers)].into_py_dict(py)?;
     Ok(unpickler(py)?.call((PyBytes::new(py, pickle),), Some(&keywords))?)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use procession::pool::raw::{
-    Affinity, Frames, JobRef, LaunchError, Launched, Launcher, Options, Order, Phase, RawPool,
+    Affinity, JobRef, LaunchError, Launched, Launcher, Options, Order, Phase, RawBatch, RawPool,
     TaskOptions, WorkerBoot, WorkerState, WorkerStats,
 };
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -16,15 +16,12 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::draft::with_scratch;
 use crate::error::EngineResult;
 use crate::iterate::{PyIMapIterator, Source, Stream};
-use crate::jobs::{self, Call};
+use crate::jobs::{Call, Pack};
 use crate::pickling::{Form, dump_function};
 use crate::process::PyChild;
 use crate::result::{Callbacks, PyApplyResult, Shape};
 use crate::wait::blocking;
 use crate::worker::PyWorkerBoot;
-
-/// Tasks written down before the first of them are submitted.
-const SUBMIT_EVERY: usize = 16 << 10;
 
 /// Starts workers by calling Python.
 struct PyLauncher(Py<PyAny>);
@@ -62,6 +59,15 @@ fn options_of(
     Ok(TaskOptions { timeout: timeout_of(timeout)?, retries, fail_fast })
 }
 
+/// Says after a submission whether one of the tasks before has failed and ended the batch. It is
+/// that failure which the caller is to see.
+fn is_over(submitted: EngineResult<()>, batch: &RawBatch) -> EngineResult<bool> {
+    match submitted {
+        Err(_) if batch.first_failure().is_some() => Ok(true),
+        submitted => submitted.map(|()| false),
+    }
+}
+
 /// A limit, of which 0 would be none at all.
 fn limit_of(name: &str, limit: Option<u64>) -> PyResult<Option<NonZero<u64>>> {
     let Some(limit) = limit else { return Ok(None) };
@@ -94,6 +100,8 @@ fn affinity_of(affinity: Option<&Bound<'_, PyAny>>) -> PyResult<Affinity> {
 pub(crate) struct PyPool {
     /// Always there until it is dropped.
     raw: Option<RawPool>,
+    /// How often a task is carried out again, unless its call says otherwise.
+    retries: u32,
     /// The function of the last call: mostly it is the function of the next one too.
     last: Mutex<Option<(Py<PyAny>, JobRef)>>,
     /// Iterators with input that is not submitted yet.
@@ -103,6 +111,11 @@ pub(crate) struct PyPool {
 impl PyPool {
     fn raw(&self) -> PyResult<&RawPool> {
         self.raw.as_ref().ok_or_else(|| PyRuntimeError::new_err("the pool is being dropped"))
+    }
+
+    /// Whether tasks with these options may have to be carried out again.
+    fn retried(&self, options: &TaskOptions) -> bool {
+        options.retries.unwrap_or(self.retries) > 0
     }
 
     /// The function, as something that tasks can refer to.
@@ -140,17 +153,16 @@ impl PyPool {
         items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
     ) -> EngineResult<Py<PyApplyResult>> {
         let job = self.job(function)?;
+        let retried = self.retried(&options);
         let batch = self.raw()?.batch_with(Order::Index, options)?;
-        let mut frames = Frames::new(&job, call.kind());
+        let mut pack = Pack::new(&job, call, retried);
         for item in items {
-            jobs::push(&mut frames, &item?)?;
-            if frames.len() == SUBMIT_EVERY {
-                blocking(py, || batch.submit(&mut frames))??;
+            pack.push(&item?)?;
+            if is_over(pack.submit_if_full(py, &batch), &batch)? {
+                break;
             }
         }
-        if !frames.is_empty() {
-            blocking(py, || batch.submit(&mut frames))??;
-        }
+        is_over(pack.submit(py, &batch), &batch)?;
         PyApplyResult::new(py, batch, shape, callbacks)
     }
 }
@@ -186,7 +198,12 @@ impl PyPool {
         options.affinity = affinity_of(affinity)?;
         let launcher = Box::new(PyLauncher(launch));
         let raw = py.detach(|| RawPool::start(options, launcher))?;
-        Ok(Self { raw: Some(raw), last: Mutex::new(None), streams: Mutex::new(Vec::new()) })
+        Ok(Self {
+            raw: Some(raw),
+            retries,
+            last: Mutex::new(None),
+            streams: Mutex::new(Vec::new()),
+        })
     }
 
     /// Submit one call.
@@ -260,6 +277,7 @@ impl PyPool {
             job: self.job(func)?,
             chunksize,
             window,
+            retried: self.retried(&options),
         };
         let order = if ordered { Order::Index } else { Order::Finish };
         let stream = Stream::new(py, self.raw()?.batch_with(order, options)?, source)?;

@@ -13,13 +13,13 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::error::{EngineError, EngineResult};
 use crate::failure::raised_by_task;
 use crate::generic::generic_alias;
-use crate::pickling::load;
+use crate::pickling::load_within_tree;
 use crate::wait::{blocking, deadline_after};
 
 /// The value or exception of one task.
 pub(crate) fn settle<'py>(py: Python<'py>, outcome: Outcome) -> PyResult<Bound<'py, PyAny>> {
     match outcome {
-        Outcome::Done(reply) => load(py, &reply),
+        Outcome::Done(reply) => Ok(load_within_tree(py, &reply)?),
         Outcome::Failed(reply) => Err(raised_by_task(py, &reply)),
         Outcome::Lost(lost) => Err(EngineError::from(lost).into()),
     }

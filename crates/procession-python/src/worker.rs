@@ -87,12 +87,13 @@ impl Worker {
 impl Runner for Worker {
     fn run(&mut self, job: Job<'_>, kind: u32, payload: &[u8], reply: &mut Reply) -> RunStatus {
         Python::attach(|py| {
-            let result =
-                self.function(py, job).and_then(|function| jobs::perform(function, kind, payload));
+            let result = self
+                .function(py, job)
+                .and_then(|function| Ok(jobs::perform(function, kind, payload)?));
             match result {
                 Ok(value) => match dump(&value, reply.bytes()) {
-                    Ok(pins) => {
-                        pins.into_iter().for_each(|pins| reply.pin(pins));
+                    Ok(attached) => {
+                        attached.into_iter().for_each(|attached| reply.pin(attached.pins));
                         return RunStatus::Done;
                     }
                     Err(error) => {

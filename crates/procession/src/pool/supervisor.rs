@@ -472,6 +472,8 @@ impl Drop for Finish {
     fn drop(&mut self) {
         // Nobody is left to run tasks. After a pool was closed there are none.
         self.0.end(Phase::Terminated);
+        // The pool object may live on for long, and tasks may hold much.
+        self.0.transport.discard_backlog();
         self.0.finish();
         // Those that came while this thread was leaving.
         self.0.run_callbacks();

@@ -28,6 +28,9 @@ use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared};
 use crate::sync::spin::SpinBudget;
 use crate::sys::cpu;
 
+/// Tasks that are thrown away at once.
+const BACKLOG_STEP: usize = 256;
+
 /// The owner's end.
 pub(super) trait Transport: Debug + Send + Sync {
     /// Hands over the tasks of `frames` from number `from` on, in order, and returns how many were
@@ -39,6 +42,10 @@ pub(super) trait Transport: Debug + Send + Sync {
 
     /// How many tasks no worker has taken yet.
     fn backlog(&self) -> usize;
+
+    /// Throws away the tasks that no worker has taken, and what they hold. None may be submitted
+    /// after this.
+    fn discard_backlog(&self);
 
     /// Takes in at most `most` results, as many as there are, without waiting.
     fn receive(&self, most: usize) -> Vec<Message>;
@@ -294,6 +301,15 @@ impl Transport for ArenaTransport {
 
     fn backlog(&self) -> usize {
         self.tasks.len()
+    }
+
+    fn discard_backlog(&self) {
+        while !self
+            .tasks
+            .get_many(BACKLOG_STEP, Some(Instant::now()))
+            .unwrap_or_default()
+            .is_empty()
+        {}
     }
 
     fn receive(&self, most: usize) -> Vec<Message> {

@@ -520,7 +520,7 @@ impl Outgoing<'_> {
                         bell.ring();
                     }
                     // One that had to wait for room and was interrupted says only how far it came.
-                    if count < rest.iter().map(|part| part.len()).sum() {
+                    if self.sent < total {
                         return Err(SendError::Interrupted);
                     }
                 }
