@@ -502,4 +502,6 @@ def _needs_original(cls: type[Any], ctx: Any) -> bool:
 class _CompatibleExecutor(_Original, ProcessPoolExecutor):  # type: ignore[misc]
     """An executor whose methods are the original's."""
 
+    # Attributes there, properties here.
     _processes: Any = None
+    _broken: Any = False

@@ -58,6 +58,11 @@ pub fn on_slice(leave: fn() -> bool) {
     let _ = HOOK.set(leave);
 }
 
+/// Whether this thread, which a signal may have interrupted, must leave what it waits for.
+pub(crate) fn may_be_signalled() -> bool {
+    HOOK.get().is_some_and(|leave| leave())
+}
+
 /// Whether this thread, which has slept in vain, must leave its wait as if interrupted.
 pub(crate) fn must_leave() -> bool {
     let Some(leave) = HOOK.get() else { return false };

@@ -12,7 +12,7 @@ use crate::channel::connection::error::{RecvError, SendError};
 use crate::channel::connection::frame::{self, Header, Parsed};
 use crate::channel::connection::turn::{Turn, Turned};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::slice::poll_in_slices;
+use crate::slice::{may_be_signalled, poll_in_slices};
 use crate::sys::{fd, stream};
 
 /// Bytes of a message that nobody wants are read this many at a time.
@@ -519,8 +519,9 @@ impl Outgoing<'_> {
                     if let Some(bell) = &self.connection.bell {
                         bell.ring();
                     }
-                    // One that had to wait for room and was interrupted says only how far it came.
-                    if self.sent < total {
+                    // One that had to wait for room and was interrupted says only how far it came, so
+                    // that signals are looked for even if there was none.
+                    if self.sent < total && may_be_signalled() {
                         return Err(SendError::Interrupted);
                     }
                 }
