@@ -28,17 +28,22 @@ _BaseProcess = _stdlib.process.BaseProcess
 _RUNS_ATEXIT = sys.version_info >= (3, 13)
 
 
+# In the configuration of a process that may have children although it is daemonic, and of those.
+MAY_NEST = "procession may nest"
+
+
 class _Process(_BaseProcess):
     """What the process classes have in common."""
 
     def start(self) -> None:
         """Start the process.
 
-        A daemonic process may start processes too, other than in the original: those are daemonic
-        themselves unless they were told not to be, and end with it.
+        A worker of a pool may start processes too, other than in the original, although it is
+        daemonic: those are daemonic themselves unless they were told not to be, and end with it.
         """
         process: Any = _stdlib.process
-        if not process.current_process()._config.get("daemon"):
+        config = process.current_process()._config
+        if not (config.get("daemon") and config.get(MAY_NEST)):
             super().start()
             return
         self._check_closed()

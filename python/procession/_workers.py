@@ -6,7 +6,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 
-from procession import _stdlib
+from procession import _process, _stdlib
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _work(
     # Ctrl-C goes to all processes at a terminal; what becomes of the pool is for the process that
     # owns it to say. Not SIG_IGN: programs that a task starts would ignore it, too.
     _signal.signal(_signal.SIGINT, _pay_no_heed)
+    _stdlib.process.current_process()._config[_process.MAY_NEST] = True
     boot.prepare()
     if initializer is not None:
         try:

@@ -61,6 +61,13 @@ def kill_myself(number):
     os.kill(os.getpid(), number)
 
 
+def try_to_start_a_child(ctx, target):
+    try:
+        ctx.Process(target=do_nothing).start()
+    except AssertionError as error:
+        target.put(str(error))
+
+
 def make_subclass(ctx, target):
     class Subclass(ctx.Process):
         def __init__(self):
@@ -268,6 +275,15 @@ def test_daemon_flag_can_be_set_until_the_start(ctx):
         with pytest.raises(AssertionError, match="started"):
             child.daemon = False
         assert replies.get(timeout=DEADLOCK)["daemon"] is True
+        child.join(DEADLOCK)
+        child.close()
+
+
+def test_daemon_may_not_have_children(ctx):
+    with opened_queue(ctx) as replies:
+        child = ctx.Process(target=try_to_start_a_child, args=(ctx, replies), daemon=True)
+        child.start()
+        assert "daemonic" in replies.get(timeout=DEADLOCK)
         child.join(DEADLOCK)
         child.close()
 

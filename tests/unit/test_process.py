@@ -30,22 +30,6 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def start_a_child(ctx, exitcodes):
-    child = ctx.Process(target=os.getpid)
-    child.start()
-    child.join(DEADLOCK)
-    exitcodes.put(child.exitcode)
-
-
-def test_daemon_may_have_children(ctx, make_queue):
-    exitcodes = make_queue()
-    daemon = ctx.Process(target=start_a_child, args=(ctx, exitcodes), daemon=True)
-    daemon.start()
-    assert exitcodes.get(timeout=DEADLOCK) == 0
-    daemon.join(DEADLOCK)
-    daemon.close()
-
-
 START_A_DAEMON = """
 import os, procession, sys, time
 
