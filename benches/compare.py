@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -62,12 +63,21 @@ def processor():
     return names[0] if names else platform.machine()
 
 
+def asked_for():
+    """The arguments but for the place of the result, which is this machine's."""
+    arguments = sys.argv[1:]
+    if "--out" in arguments:
+        at = arguments.index("--out")
+        del arguments[at : at + 2]
+    return arguments
+
+
 def surroundings():
     revision = subprocess.run(
         ["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return {
-        "command": " ".join([sys.executable, *sys.argv]),
+        "command": shlex.join(["python", "benches/compare.py", *asked_for()]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "revision": revision.stdout.strip() or None,
         "processor": processor(),

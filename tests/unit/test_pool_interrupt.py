@@ -12,23 +12,23 @@ import pytest
 LIMIT = 60.0  # seconds; only a deadlock takes this long
 
 POOL = """
-import sys, time, procession
+import sys, threading, procession
 
 def wait(number):
     print("begun", flush=True)
-    time.sleep(3600)
+    threading.Event().wait()
 
 if __name__ == "__main__":
     with procession.get_context(sys.argv[1]).Pool(2) as pool:
         pool.map(wait, range(1000))
 """
 EXECUTOR = """
-import sys, time, procession
+import sys, threading, procession
 from procession.futures import ProcessPoolExecutor
 
 def wait(number):
     print("begun", flush=True)
-    time.sleep(3600)
+    threading.Event().wait()
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, procession.get_context(sys.argv[1])) as executor:

@@ -139,7 +139,7 @@ impl Report {
 
     fn to_json(&self) -> String {
         let mut json = String::from("{\n");
-        let command = env::args().collect::<Vec<_>>().join(" ");
+        let command = command();
         let seconds =
             since_1970().map_or_else(|| "null".to_owned(), |time| time.as_secs().to_string());
         let _ = writeln!(json, "  \"command\": {},", quoted(&command));
@@ -227,6 +227,19 @@ fn processor() -> String {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// The command line, without the folders of this machine and what the build adds to the name.
+fn command() -> String {
+    let mut words: Vec<_> = env::args().collect();
+    if let Some(program) = words.first_mut() {
+        let name = program.rsplit('/').next().unwrap_or_default();
+        let plain = name.rsplit_once('-').filter(|(_, hash)| {
+            hash.len() == 16 && hash.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        *program = plain.map_or(name, |(plain, _)| plain).to_owned();
+    }
+    words.join(" ")
 }
 
 /// What a command prints; nothing if it cannot be run.

@@ -10,8 +10,8 @@ mod plain;
 mod simple;
 mod train;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use procession::channel::{ByteQueue, GetError, Message, PutError, Readiness};
@@ -155,6 +155,34 @@ pub(crate) fn readiness_of(py: Python<'_>, queue: &ByteQueue) -> EngineResult<Ar
     }
     let made = py.detach(|| queue.make_readiness())?;
     Ok(queue.keep_readiness(made))
+}
+
+/// Gives an object the queue that it stands for from then on.
+fn set(cell: &OnceLock<ByteQueue>, queue: ByteQueue) -> PyResult<()> {
+    cell.set(queue).map_err(|_| PyRuntimeError::new_err("the queue is in use already"))
+}
+
+/// What is pickled for an object: the number of its queue, or what the original makes of it.
+fn state_of<'py>(
+    object: &Bound<'py, PyAny>,
+    cell: &OnceLock<ByteQueue>,
+) -> EngineResult<Bound<'py, PyAny>> {
+    let Some(queue) = cell.get() else {
+        return Ok(original(object, "__getstate__", ())?);
+    };
+    Ok((note(object, queue)?,).into_pyobject(object.py())?.into_any())
+}
+
+/// Takes over what [`state_of`] gave.
+fn set_state(
+    object: &Bound<'_, PyAny>,
+    cell: &OnceLock<ByteQueue>,
+    state: &Bound<'_, PyAny>,
+) -> EngineResult<()> {
+    match state.extract::<(u64,)>() {
+        Ok((handle,)) => Ok(set(cell, ByteQueue::open(handle)?)?),
+        Err(_) => Ok(original(object, "__setstate__", (state,)).map(drop)?),
+    }
 }
 
 /// For an object whose `__init__` has not run.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use procession::channel::ByteQueue;
 use procession::shm::Pins;
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
@@ -15,7 +15,9 @@ use crate::generic::generic_alias;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::train::{load_train, put_train};
-use crate::queue::{Closed, deadline_of, note, original, receive, send, uninitialized};
+use crate::queue::{
+    Closed, deadline_of, original, receive, send, set, set_state, state_of, uninitialized,
+};
 use crate::wait::{blocking, truth};
 
 /// A queue that any process of the tree can put objects into and get them from.
@@ -37,7 +39,7 @@ impl PyQueue {
     }
 
     pub(super) fn set(&self, queue: ByteQueue) -> PyResult<()> {
-        self.queue.set(queue).map_err(|_| PyRuntimeError::new_err("the queue is in use already"))
+        set(&self.queue, queue)
     }
 
     /// An error if the queue, or this end of it, is closed in this process.
@@ -96,17 +98,11 @@ impl PyQueue {
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {
-        let Some(queue) = slf.get().queue.get() else {
-            return Ok(original(slf.as_any(), "__getstate__", ())?);
-        };
-        Ok((note(slf.as_any(), queue)?,).into_pyobject(slf.py())?.into_any())
+        state_of(slf.as_any(), &slf.get().queue)
     }
 
     fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> EngineResult<()> {
-        match state.extract::<(u64,)>() {
-            Ok((handle,)) => Ok(slf.get().set(ByteQueue::open(handle)?)?),
-            Err(_) => Ok(original(slf.as_any(), "__setstate__", (state,)).map(drop)?),
-        }
+        set_state(slf.as_any(), &slf.get().queue, state)
     }
 
     /// Put an object into the queue.

@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 
 use procession::channel::ByteQueue;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -12,7 +11,7 @@ use crate::error::EngineResult;
 use crate::generic::generic_alias;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
-use crate::queue::{Closed, note, original, receive, send, uninitialized};
+use crate::queue::{Closed, original, receive, send, set, set_state, state_of, uninitialized};
 
 /// A queue without limits of size or time.
 #[pyclass(name = "SimpleQueue", module = "procession._procession", subclass, frozen, dict, weakref)]
@@ -28,7 +27,7 @@ impl PySimpleQueue {
     }
 
     fn set(&self, queue: ByteQueue) -> PyResult<()> {
-        self.queue.set(queue).map_err(|_| PyRuntimeError::new_err("the queue is in use already"))
+        set(&self.queue, queue)
     }
 }
 
@@ -56,17 +55,11 @@ impl PySimpleQueue {
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {
-        let Some(queue) = slf.get().queue.get() else {
-            return Ok(original(slf.as_any(), "__getstate__", ())?);
-        };
-        Ok((note(slf.as_any(), queue)?,).into_pyobject(slf.py())?.into_any())
+        state_of(slf.as_any(), &slf.get().queue)
     }
 
     fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> EngineResult<()> {
-        match state.extract::<(u64,)>() {
-            Ok((handle,)) => Ok(slf.get().set(ByteQueue::open(handle)?)?),
-            Err(_) => Ok(original(slf.as_any(), "__setstate__", (state,)).map(drop)?),
-        }
+        set_state(slf.as_any(), &slf.get().queue, state)
     }
 
     /// Put an object into the queue.
