@@ -89,7 +89,17 @@ class _Process(_BaseProcess):
 
 
 class Process(_Process):
-    """Activity that is run in a process of its own, by the default start method."""
+    """Activity that is run in a process of its own, by the default start method.
+
+    Args:
+        group: None; there for those who know threads.
+        target: What the process calls, unless a subclass has a `run` of its own.
+        name: A name; one is made up if there is none.
+        args: What `target` is called with.
+        kwargs: The same, by name.
+        daemon: Whether the process ends with this one, however that ends; as this one if it is
+            `None`.
+    """
 
     _start_method: str | None = None
 

@@ -125,7 +125,7 @@ class Queue(Generic[_T]):
         Raises:
             queue.Full: There was no room in time.
             ValueError: The queue is closed in this process.
-            OSError: Its `_writer` is.
+            OSError: Its `_writer` is closed in this process.
             MemoryError: The shared memory of this tree of processes is at its limit.
             Exception: Whatever pickling raises; nothing is put then. A subclass with an
                 `_on_queue_feeder_error` of its own gets it instead.
@@ -141,18 +141,19 @@ class Queue(Generic[_T]):
         Raises:
             queue.Empty: Nothing came in time.
             ValueError: The queue is closed in this process.
+            OSError: Its `_reader` is closed in this process.
             Exception: Whatever unpickling raises; the object is removed then.
         """
 
     def put_nowait(self, obj: _T) -> None:
-        """Put an object into the queue if there is room.
+        """Put an object into the queue if there is room. Raises what `put` raises otherwise.
 
         Raises:
             queue.Full: There is none.
         """
 
     def get_nowait(self) -> _T:
-        """Remove and return an object if there is one.
+        """Remove and return an object if there is one. Raises what `get` raises otherwise.
 
         Raises:
             queue.Empty: There is none.
@@ -161,20 +162,22 @@ class Queue(Generic[_T]):
     def put_many(self, objs: Iterable[_T], block: bool = True, timeout: float | None = None) -> int:
         """Put several objects into the queue, in their order, and return how many.
 
-        All are pickled before the first is put. Fewer than all are put if there was no room for
-        the others in time.
+        All are pickled before the first is put. Waits for room as `put` does, for `timeout` seconds
+        in all. Fewer than all are put if there was no room for the others in time.
 
         Raises:
             queue.Full: There was no room for a single one.
+            Exception: What `put` raises; nothing is put if it is pickling that fails.
         """
 
     def get_many(self, limit: int, block: bool = True, timeout: float | None = None) -> list[_T]:
-        """Remove and return up to `limit` objects, at least one.
+        """Remove and return up to `limit` objects, at least one unless that is zero.
 
-        Waits for the first only.
+        Waits for the first only, for `timeout` seconds at most.
 
         Raises:
             queue.Empty: Nothing came in time.
+            Exception: What `get` raises.
         """
 
     def qsize(self) -> int:
@@ -187,10 +190,17 @@ class Queue(Generic[_T]):
         """Say whether there is no room to put anything. Exact while nobody puts or gets."""
 
     def close(self) -> None:
-        """Close the queue in this process: nothing more is put or got here."""
+        """Close the queue in this process: nothing more is put or got here.
+
+        Other processes use it as before, and `qsize`, `empty` and `full` go on telling.
+        """
 
     def join_thread(self) -> None:
-        """Do nothing: what was put is in the queue already. The queue must be closed."""
+        """Do nothing: what was put is in the queue already.
+
+        Raises:
+            AssertionError: The queue is not closed in this process.
+        """
 
     def cancel_join_thread(self) -> None:
         """Do nothing: a process never waits for its queues when it ends."""
@@ -228,7 +238,7 @@ class JoinableQueue(Queue[_T]):
         """
 
     def join(self) -> None:
-        """Wait until all objects that were put have been dealt with.
+        """Block until all objects that were put have been dealt with.
 
         Raises:
             TasksLostError: A process died that had got objects and not called `task_done` for them.
@@ -293,13 +303,16 @@ class QueueReader:
 
         Args:
             timeout: Longest time to wait, in seconds; `None` for no limit.
+
+        Raises:
+            OSError: This end is closed in this process.
         """
 
     def recv(self) -> Any:
         """Remove and return an object from the queue; wait for one if there is none."""
 
     def recv_bytes(self) -> bytes:
-        """Remove an object from the queue, and return a pickle of it."""
+        """Remove an object from the queue, and return a pickle of it; wait if there is none."""
 
     def close(self) -> None:
         """Close this end of the queue in this process: `get` raises `OSError` from now on."""
@@ -322,7 +335,7 @@ class QueueWriter:
         """Put an object into the queue; wait for room if there is none."""
 
     def send_bytes(self, buf: Buffer) -> None:
-        """Put the object that a pickle describes into the queue."""
+        """Put the object that a pickle describes into the queue; wait for room if there is none."""
 
     def close(self) -> None:
         """Close this end of the queue in this process: `put` raises `OSError` from now on."""
@@ -359,9 +372,13 @@ class SemLock:
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take it, and say whether that succeeded.
 
+        A thread that holds a `Lock` already waits like any other. The death of the process that
+        holds one is noticed within about two seconds.
+
         Args:
             block: Whether to wait if it cannot be taken at once.
-            timeout: Longest time to wait, in seconds; `None` for no limit, zero not to wait.
+            timeout: Longest time to wait, in seconds; `None` for no limit, zero or less not to
+                wait.
 
         Raises:
             OwnerDiedError: The process that held the lock died, and the lock was made with
@@ -479,6 +496,10 @@ class Semaphore(SemLock):
     Args:
         value: The counter's value at first.
         ctx: The context that it is made by. It makes no difference.
+
+    Raises:
+        OSError: The value is negative.
+        OverflowError: It is larger than `SEM_VALUE_MAX`.
     """
 
     def __init__(self, value: int = 1, *, ctx: object) -> None: ...
@@ -496,7 +517,10 @@ class Semaphore(SemLock):
     ) -> None: ...
 
 class BoundedSemaphore(Semaphore):
-    """A semaphore whose value cannot exceed what it was at first."""
+    """A semaphore whose value cannot exceed what it was at first.
+
+    A `release` beyond that raises `ValueError`.
+    """
 
     def __init__(self, value: int = 1, *, ctx: object) -> None: ...
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
@@ -523,10 +547,10 @@ class Condition:
     def __getstate__(self) -> tuple[Any, ...]: ...
     def __setstate__(self, state: tuple[Any, ...], /) -> None: ...
     def acquire(self, block: object | None = None, timeout: float | None = None) -> bool:
-        """Take the lock, and say whether that succeeded."""
+        """Take the lock, and say whether that succeeded. As `acquire` of the lock."""
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back. As `release` of the lock."""
 
     def __enter__(self) -> bool: ...
     def __exit__(
@@ -539,11 +563,15 @@ class Condition:
     def wait(self, timeout: float | None = None) -> bool:
         """Release the lock, block until notified, and take the lock again.
 
+        The lock is held again when this returns or raises, however long it takes to get it.
+
         Returns:
             Whether it was notified within `timeout` seconds.
 
         Raises:
             AssertionError: This thread does not hold the lock.
+            OwnerDiedError: The process that had the lock meanwhile died, and the lock was made with
+                `on_owner_death="raise"`. It is free then.
         """
 
     def notify(self, n: int = 1) -> None:
@@ -556,7 +584,11 @@ class Condition:
         """
 
     def notify_all(self) -> None:
-        """Wake all who wait."""
+        """Wake all who wait.
+
+        Raises:
+            AssertionError: This thread does not hold the lock.
+        """
 
     @property
     def _lock(self) -> SemLock: ...
@@ -657,10 +689,12 @@ class ApplyResult(Generic[_R_co]):
         What it raised has the worker's traceback as its `__cause__`.
 
         Raises:
-            multiprocessing.TimeoutError: It was not done within `timeout` seconds.
+            multiprocessing.TimeoutError: It was not done within `timeout` seconds. It goes on.
             WorkerDiedError: The worker died while it carried out the call.
             TaskTimeoutError: It took longer than its own `timeout`; the worker was killed.
             concurrent.futures.CancelledError: It was cancelled.
+            BrokenPoolError: No worker of the pool can start.
+            ProcessError: The pool was terminated before it was done.
         """
 
     def wait(self, timeout: float | None = None) -> None:
@@ -680,7 +714,7 @@ class ApplyResult(Generic[_R_co]):
         """Say whether a worker has begun the call, or one of the calls, and not done it."""
 
     def cancel(self, running: bool = True) -> bool:
-        """Give the call up, and say whether any of it was not done yet.
+        """Give the call up, and say whether any of it was cancelled by this.
 
         A call that no worker has begun is never made. The worker that carries it out is killed and
         replaced, unless `running` is false. `get` then raises `concurrent.futures.CancelledError`.
@@ -708,11 +742,14 @@ class IMapIterator(Iterator[_R_co]):
     def __iter__(self) -> Self: ...
     def __next__(self) -> _R_co: ...
     def next(self, timeout: float | None = None) -> _R_co:
-        """Return the next result, or raise what the call raised.
+        """Block until there is a next result and return it, or raise what the call raised.
+
+        After an error the results that follow can still be asked for.
 
         Raises:
             multiprocessing.TimeoutError: There was none within `timeout` seconds.
             StopIteration: There are no more.
+            Exception: As `get` of an `ApplyResult` does.
         """
 
     def cancel(self, running: bool = False) -> None:
@@ -1245,7 +1282,11 @@ class Connection:
         Raises:
             BrokenPipeError: The other end is closed, or its process has died.
             OSError: The connection is closed or is for receiving.
-            RuntimeError: The object contains a shared object, and this is no pipe.
+            RuntimeError: The object contains a shared object, and this is no pipe; or a signal
+                handler sends here while this very thread is sending.
+            MemoryError: The shared memory of this tree of processes is at its limit, and the object
+                cannot go through the stream alone.
+            Exception: Whatever pickling raises; nothing is sent then.
         """
 
     def recv(self) -> Any:
@@ -1253,11 +1294,13 @@ class Connection:
 
         Raises:
             EOFError: The other end is closed, or its process has died, and all was received.
-            OSError: It was closed or died within a message; or this end is closed or for sending.
+            OSError: It was closed or died within a message; or this end is closed or for sending;
+                or the message is longer than `max_message`.
+            Exception: Whatever unpickling raises; the message is received then.
         """
 
     def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
-        """Send bytes as one message.
+        """Send bytes as one message; block while the system takes no more of them.
 
         Args:
             buf: Where they are.
@@ -1266,6 +1309,7 @@ class Connection:
 
         Raises:
             ValueError: There are not as many.
+            OSError: As for `send`.
         """
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
@@ -1291,6 +1335,9 @@ class Connection:
 
         Args:
             timeout: Longest time to wait for that, in seconds. `None` means no limit.
+
+        Raises:
+            OSError: The connection is closed or is for sending.
         """
 
     def __enter__(self) -> Self: ...
@@ -1377,7 +1424,8 @@ def redeem(address: object, authkey: bytes, request: bytes, timeout: float) -> i
     Raises:
         ConnectionRefusedError: The process that kept it has died, or keeps nothing any more.
         EOFError: It was fetched before.
-        TimeoutError: There was no answer.
+        AuthenticationError: That process has another key.
+        TimeoutError: There was no answer in time.
     """
 
 def stop_sharing(timeout: float | None = None) -> bool:

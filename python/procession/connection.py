@@ -201,6 +201,8 @@ def Client(
 ) -> Connection:
     """Return a connection with the listener at an address.
 
+    With a key this blocks until the listener has accepted and both have proved to know it.
+
     Args:
         address: Where the listener is.
         family: Family of the address; the address tells by itself.

@@ -126,17 +126,26 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
             affinity=affinity,
         )
 
-    def Lock(self) -> Any:
-        """Return a lock that is not recursive."""
+    def Lock(self, *, on_owner_death: Literal["warn", "raise"] = "warn") -> Any:
+        """Return a lock that is not recursive.
+
+        Args:
+            on_owner_death: What `acquire` does when the process that held the lock was killed: take
+                it over, set `owner_died` and log a warning, or raise `OwnerDiedError`.
+        """
         from procession.synchronize import Lock
 
-        return Lock(ctx=self.get_context())
+        return Lock(ctx=self.get_context(), on_owner_death=on_owner_death)
 
-    def RLock(self) -> Any:
-        """Return a lock that its owner can take several times."""
+    def RLock(self, *, on_owner_death: Literal["warn", "raise"] = "warn") -> Any:
+        """Return a lock that its owner can take several times.
+
+        Args:
+            on_owner_death: As for `Lock`, for a process that has ended too.
+        """
         from procession.synchronize import RLock
 
-        return RLock(ctx=self.get_context())
+        return RLock(ctx=self.get_context(), on_owner_death=on_owner_death)
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition, over `lock` or a new recursive one."""
@@ -222,7 +231,11 @@ class BaseContext(_original.BaseContext):  # type: ignore[misc]
         set_forkserver_preload(module_names, on_error=on_error)
 
     def get_context(self, method: str | None = None) -> Any:
-        """Return this context, or the one for a start method."""
+        """Return this context, or the one for a start method.
+
+        Raises:
+            ValueError: There is no such method.
+        """
         if method is None:
             return self
         try:
@@ -248,7 +261,16 @@ class DefaultContext(_original.DefaultContext, BaseContext):  # type: ignore[mis
         )
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
-        """Choose the start method for all that is not made from another context."""
+        """Choose the start method for all that is not made from another context.
+
+        Args:
+            method: `"fork"`, `"spawn"` or `"forkserver"`; `None`, with `force`, leaves it open.
+            force: Whether it may be chosen anew.
+
+        Raises:
+            RuntimeError: It was chosen before, or something was made without choosing.
+            ValueError: There is no such method.
+        """
         if _process.start_method() is not None and not force:
             _process.refuse_on_import("context has already been set")
             raise RuntimeError("context has already been set")

@@ -51,10 +51,10 @@ class WorkerDiedError(errors.WorkerDiedError, BrokenProcessPool):
 class ProcessPoolExecutor(Executor):
     """Worker processes that carry out calls, as `concurrent.futures` has them.
 
-    A worker that dies fails the call that it was carrying out with `WorkerDiedError`, and is
-    replaced. When no worker can start, as when the initializer raises, every call fails with
-    `BrokenProcessPool`, which says why. The interpreter does not end before all calls that were
-    submitted are done.
+    All workers are started with the first call. One that dies fails the call that it was carrying
+    out with `WorkerDiedError`, and is replaced. When no worker can start, as when the initializer
+    raises, every call fails with `BrokenProcessPool`, which says why. The interpreter does not end
+    before all calls that were submitted are done.
 
     Args:
         max_workers: Number of workers. If not given, that of the processors that this process may
@@ -128,7 +128,7 @@ class ProcessPoolExecutor(Executor):
 
         Args:
             fn: What to call, with an item of each of the iterables.
-            timeout: Most seconds until the last result is asked for.
+            timeout: Most seconds from this call until a result is there.
             chunksize: Items in a task.
             buffersize: Most tasks that are submitted and not yet asked for. If not given, all
                 items are read and submitted here.

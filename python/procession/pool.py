@@ -164,6 +164,14 @@ class Pool:
             timeout: Most seconds that the call may take once a worker has begun it. Then the
                 worker is killed and replaced, and this raises `TaskTimeoutError`.
             retries: As for the pool, for this call.
+
+        Raises:
+            WorkerDiedError: The worker died while it carried out the call.
+            BrokenPoolError: No worker can start; the text says why.
+            ValueError: The pool is closed or terminated.
+            ProcessError: It was terminated before the call was done.
+            Exception: What the call raised, with the worker's traceback as its `__cause__`; or what
+                pickling raises, and the call is not made then.
         """
         limits = _given(timeout=timeout, retries=retries)
         return self._engine.apply(func, tuple(args), dict(kwds), **limits).get()
@@ -200,6 +208,9 @@ class Pool:
         progress: bool | str = False,
     ) -> list[Any]:
         """Return `[func(item) for item in iterable]`, called in the workers.
+
+        Blocks until all is done. Then it raises what `apply` does, for the first item in order that
+        has no result.
 
         Args:
             func: What to call, with each item.
@@ -274,7 +285,9 @@ class Pool:
         retries: int | None = None,
         progress: bool | str = False,
     ) -> IMapIterator[Any]:
-        """Return an iterator over what `map` returns.
+        """Return an iterator over what `map` returns, without waiting for it.
+
+        An item without a result raises in its place, and the iterator goes on behind it.
 
         Args:
             func: What to call, with each item.
@@ -323,12 +336,19 @@ class Pool:
         self._engine.close()
 
     def terminate(self) -> None:
-        """End the workers at once, whatever they are doing."""
+        """End the workers at once, whatever they are doing.
+
+        Calls that are not done raise `ProcessError`.
+        """
         self._state = TERMINATE
         self._terminate()
 
     def join(self) -> None:
-        """Block until the workers have ended. The pool must be closed or terminated."""
+        """Block until the workers have ended.
+
+        Raises:
+            ValueError: The pool is neither closed nor terminated.
+        """
         self._engine.join()
         for worker in self._pool:
             worker.join()

@@ -33,7 +33,21 @@ class SharedMemory:
     """Shared memory that any program can open by its name.
 
     The process tree that creates it unlinks the name when its first process ends normally, unless
-    `track` is false or somebody has called `unlink` before. Attaching never unlinks anything.
+    `track` is false or somebody has called `unlink` before. If all of that tree was killed, the
+    next program that makes or attaches to named memory with this package does. Attaching never
+    unlinks anything.
+
+    Args:
+        name: The name; without one, `create` finds one that is free.
+        create: Whether to make the memory, zeroed, rather than to attach to it.
+        size: Number of bytes, if it is made.
+        track: Whether the process tree unlinks the name in the end.
+
+    Raises:
+        FileExistsError: It was to be made, and the name is taken.
+        FileNotFoundError: There is no such name to attach to.
+        ValueError: The size is no positive number, or there is no name to attach to.
+        OSError: The system refuses, or the name cannot be one.
     """
 
     # What `close`, `unlink` and `repr` need if `__init__` has failed; subclasses override some.
@@ -132,7 +146,11 @@ class SharedMemory:
             os.close(fd)
 
     def unlink(self) -> None:
-        """Take the name away. Who has the memory keeps it."""
+        """Take the name away. Who has the memory keeps it.
+
+        Raises:
+            FileNotFoundError: Somebody has done so before.
+        """
         if self._name:
             unlink_name(self._name)
 
@@ -140,7 +158,20 @@ class SharedMemory:
 class ShareableList(ShareableListBase):
     """A list of fixed length in shared memory, for numbers, texts, bytes and `None`.
 
-    The bytes are laid out as by the original, which can use the list as well.
+    The bytes are laid out as by the original, which can use the list as well. There is no lock:
+    processes that change the same item at the same time need one of their own.
+
+    An item can be replaced by one of another type. One that is longer than what it was made with
+    raises `ValueError`, and a whole number of more than 64 bits `struct.error`.
+
+    Args:
+        sequence: The items, for a new list; without them, `name` says which one to attach to.
+        name: The name of the memory; for a new list without one, any that is free.
+
+    Raises:
+        KeyError: A list cannot hold an item of this type.
+        ValueError: What is attached to is no list.
+        Exception: As `SharedMemory` raises.
     """
 
     _types_mapping: ClassVar[dict[type[Any], str]] = {
@@ -205,7 +236,7 @@ class ShareableList(ShareableListBase):
         return sum(value == item for item in self)
 
     def index(self, value: Any) -> int:
-        """Return the position of the first item that equals `value`."""
+        """Return the position of the first item that equals `value`; `ValueError` if none does."""
         for position, item in enumerate(self):
             if value == item:
                 return position

@@ -31,7 +31,15 @@ _typecodes[ctypes.c_bool] = "?"
 
 
 def RawValue(typecode_or_type: Any, *args: Any) -> Any:
-    """Return a `ctypes` object in shared memory, made with these arguments."""
+    """Return a `ctypes` object in shared memory, made with these arguments.
+
+    Args:
+        typecode_or_type: A class of `ctypes`, or a letter for one, as in the module `array`.
+        args: What the class is called with; zero without.
+
+    Raises:
+        MemoryError: The shared memory of this tree of processes is at its limit.
+    """
     type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
     obj = rebuild_ctype(type_, BufferWrapper(ctypes.sizeof(type_)), None)
     if args:
@@ -40,7 +48,12 @@ def RawValue(typecode_or_type: Any, *args: Any) -> Any:
 
 
 def RawArray(typecode_or_type: Any, size_or_initializer: Any) -> Any:
-    """Return a `ctypes` array in shared memory: of this length and zeroed, or of these items."""
+    """Return a `ctypes` array in shared memory: of this length and zeroed, or of these items.
+
+    Raises:
+        MemoryError: The shared memory of this tree of processes is at its limit.
+        ValueError: The length is negative.
+    """
     type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
     if isinstance(size_or_initializer, int):
         return _new_array(type_, size_or_initializer)
@@ -57,14 +70,28 @@ def _new_array(type_: type[Any], length: int) -> Any:
 
 
 def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) -> Any:
-    """Return a `ctypes` object in shared memory, with a lock unless `lock` is false."""
+    """Return a `ctypes` object in shared memory, with a lock unless `lock` is false.
+
+    Each access holds the lock for itself; hold `get_lock()` for several. If a process is killed
+    with the lock, what it had written stays, and `get_lock().owner_died` tells.
+
+    Args:
+        typecode_or_type: As for `RawValue`.
+        args: As for `RawValue`.
+        lock: Whether there is a lock; or the lock to use.
+        ctx: The context that a new lock is made by. It makes no difference.
+
+    Raises:
+        AttributeError: The lock has no `acquire`.
+        MemoryError: The shared memory of this tree of processes is at its limit.
+    """
     return _with_lock(RawValue(typecode_or_type, *args), lock, ctx)
 
 
 def Array(
     typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, ctx: Any = None
 ) -> Any:
-    """Return a `ctypes` array in shared memory, with a lock unless `lock` is false."""
+    """Return a `ctypes` array in shared memory, with a lock unless `lock` is false; see `Value`."""
     return _with_lock(RawArray(typecode_or_type, size_or_initializer), lock, ctx)
 
 

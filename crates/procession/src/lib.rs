@@ -54,7 +54,5 @@ pub use error::WaitError;
 pub use process::command::{self, command};
 pub use process::{Builder, JoinHandle, StartMethod, Stdio, init, parent, spawn};
 
-/// The programs of the README are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+mod guide;
