@@ -1,7 +1,7 @@
 """Run every example, so that none rots: `make examples`.
 
 A Python example runs under the standard library and under `procession`, a Rust example as built.
-A client in Rust of a server in Python runs once with the server under each.
+A client runs once with each of its servers: in Rust as in Python, and in Python under each.
 """
 
 import argparse
@@ -11,33 +11,42 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
+SOURCES = HERE.parent / "crates" / "procession" / "examples"
 TEXT = HERE.parent / "python"  # some text files
 ARGUMENTS = {"wordcount": [str(TEXT), "--workers", "2"]}  # none for an example not named here
-SERVERS = {"statistics_client": "statistics_server"}  # a server prints what its client is told
+# A server prints what its client is told.
+SERVERS = {"statistics_client": "statistics_server", "task_worker": "task_master"}
 LIMIT = 120  # seconds; only a deadlock takes this long
 
 
-def in_python(name, arguments):
-    """What the script is run by, and the commands for that."""
+def in_python(name):
+    """What a script is run by, and the commands for that; nothing if there is no such script."""
     script = HERE / "python" / f"{name}.py"
-    yield "multiprocessing", [sys.executable, script, *arguments]
-    yield "procession", [sys.executable, "-m", "procession", script, *arguments]
+    if script.exists():
+        arguments = ARGUMENTS.get(name, [])
+        yield f"{script.name} by multiprocessing", [sys.executable, script, *arguments]
+        package = [sys.executable, "-m", "procession"]
+        yield f"{script.name} by procession", [*package, script, *arguments]
+
+
+def in_rust(name, rust):
+    """The same for a program in Rust."""
+    source = SOURCES / f"{name}.rs"
+    if source.exists():
+        yield source.name, [rust / name, *ARGUMENTS.get(name, [])]
 
 
 def commands(rust):
     """The title of each run, the command of the server if it needs one, and its own."""
-    for script in sorted((HERE / "python").glob("*.py")):
-        if script.stem not in SERVERS.values():
-            for by, command in in_python(script.stem, ARGUMENTS.get(script.stem, [])):
-                yield f"{script.name}, {by}", None, command
-    sources = HERE.parent / "crates" / "procession" / "examples"
-    for source in sorted(sources.glob("*.rs")):
-        command = [rust / source.stem, *ARGUMENTS.get(source.stem, [])]
-        if source.stem not in SERVERS:
-            yield source.name, None, command
-            continue
-        for by, server in in_python(SERVERS[source.stem], []):
-            yield f"{source.name}, its server by {by}", server, command
+    names = {script.stem for folder in (HERE / "python", SOURCES) for script in folder.iterdir()}
+    for name in sorted(names - set(SERVERS.values())):
+        for title, command in [*in_python(name), *in_rust(name, rust)]:
+            if name not in SERVERS:
+                yield title, None, command
+                continue
+            server = SERVERS[name]
+            for by, server_command in [*in_python(server), *in_rust(server, rust)]:
+                yield f"{title}, its server {by}", server_command, command
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("channel", &["pickle", "sync", "shm", "sys"]),
     ("process", &["channel", "sync", "shm", "sys"]),
     ("pool", &["process", "channel", "sync", "shm", "sys"]),
-    ("manager", &["process", "channel", "sync", "shm", "sys"]),
+    ("manager", &["process", "channel", "pickle", "sync", "shm", "sys"]),
 ];
 
 /// Layers whose protocols are run under the model checker: they take atomics and the futex from

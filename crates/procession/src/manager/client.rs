@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
 
 use crate::channel::connection::{Address, ByteConnection, EndpointError, RecvError, SendError};
 use crate::manager::error::CallError;
@@ -28,11 +29,23 @@ pub enum Greeting {
 ///
 /// [`EndpointError::Os`] when the server has closed the connection or died.
 pub fn greet(connection: ByteConnection, address: Address) -> Result<Greeting, EndpointError> {
+    greet_until(connection, address, None)
+}
+
+/// Does what [`greet`] does, for no longer than until `deadline`.
+pub(super) fn greet_until(
+    connection: ByteConnection,
+    address: Address,
+    deadline: Option<Instant>,
+) -> Result<Greeting, EndpointError> {
     let failed = |call| {
         let address = address.clone();
         move |source| EndpointError::Os { call, address, source }
     };
     connection.send(wire::HELLO).map_err(|error| failed("send")(send_source(error)))?;
+    if deadline.is_some() && !is_answered(&connection, deadline) {
+        return Err(EndpointError::TimedOut);
+    }
     let reply = connection.recv().map_err(|error| failed("recv")(recv_source(error)))?;
     let Some(pid) = wire::parse_welcome(&reply) else { return Ok(Greeting::Plain) };
     let socket = OwnedFd::from(connection);
@@ -46,6 +59,18 @@ pub fn greet(connection: ByteConnection, address: Address) -> Result<Greeting, E
         tally: Mutex::new(Tally::default()),
         sending: Mutex::new(Vec::new()),
     })))
+}
+
+/// Whether an answer, or the end of the connection, came in time.
+fn is_answered(connection: &ByteConnection, deadline: Option<Instant>) -> bool {
+    loop {
+        match connection.poll(deadline) {
+            Err(RecvError::Interrupted) => {}
+            Ok(answered) => return answered,
+            // It is told when the answer is read.
+            Err(_) => return true,
+        }
+    }
 }
 
 fn send_source(error: SendError) -> std::io::Error {

@@ -20,6 +20,12 @@
 //! | `inflow`     | a stream of bytes cut into messages, and messages sent             |
 //! | `eager`      | spinning before a sleep                                            |
 //! | `wire`       | the words of the two forms                                         |
+//! | `remote`     | what users call who connect with a manager                         |
+//! | `remote_link`, `remote_plain` | the ways of a process to servers, of either form  |
+//! | `proxy`      | what stands for an object in a manager                             |
+//! | `proxy_form` | proxies as Python writes them                                      |
+//! | [`proxies`]  | proxies for the kinds of objects that every manager has            |
+//! | `failed`     | why a call gave no result                                          |
 //!
 //! # Two forms
 //!
@@ -46,11 +52,18 @@ mod client;
 mod duty;
 mod eager;
 mod error;
+mod failed;
 mod gate;
 mod inbox;
 mod inflow;
 mod peer;
+pub mod proxies;
+mod proxy;
+mod proxy_form;
 mod references;
+mod remote;
+mod remote_link;
+mod remote_plain;
 mod server;
 mod tally;
 mod wire;
@@ -58,6 +71,10 @@ mod worker;
 
 pub use client::{Client, Greeting, Pending, Reply, greet};
 pub use error::CallError;
+pub use failed::{CallFailed, ProxyError, RemoteException};
 pub use peer::ClientId;
+pub use proxy::Proxy;
+pub use remote::RemoteManager;
+pub use remote_link::use_key;
 pub use server::{Server, ServerBuilder};
 pub use worker::{After, Call, Handler, Properly, Worker};

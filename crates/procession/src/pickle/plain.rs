@@ -1,4 +1,4 @@
-//! Recognizes plain values that protocols before 4 write as calls.
+//! Recognizes plain values that are written as calls: by protocols before 4, and by managers.
 
 use std::mem;
 
@@ -15,6 +15,8 @@ pub(super) fn simplify(mut object: Object) -> Value {
     let plain = match (module.as_str(), name.as_str()) {
         ("copyreg", "_reconstructor") => return reconstructed(object),
         _ if object.state.is_some() => None,
+        // How managers send what a view of a dictionary shows.
+        ("builtins", "list") => take_list(&mut object.arguments).map(Value::List),
         ("builtins", "set") => take_list(&mut object.arguments).map(Value::Set),
         ("builtins", "frozenset") => take_list(&mut object.arguments).map(Value::FrozenSet),
         ("builtins", "bytes") if object.arguments.is_empty() => Some(Value::Bytes(Vec::new())),

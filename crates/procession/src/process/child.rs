@@ -24,12 +24,13 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::WaitError;
 use crate::process::fate::Fate;
+use crate::process::keepsake::Keepsake;
 use crate::process::registry;
 use crate::process::status::ExitStatus;
 use crate::shm::{Arena, Member};
@@ -57,6 +58,8 @@ struct Inner {
     /// Where the status is found of a child that a fork server has made.
     fate: Option<Fate>,
     label: OnceLock<Label>,
+    /// Dropped when the child has ended.
+    kept: Mutex<Vec<Keepsake>>,
 }
 
 /// What is known of a child besides the process; set after its start, if at all.
@@ -104,7 +107,8 @@ impl Child {
     ) -> Self {
         let parent = process::getpid();
         let (known, status, label) = (status.is_some(), Mutex::new(status), OnceLock::new());
-        let inner = Inner { arena, member, pid, parent, sentinel, status, fate, label };
+        let kept = Mutex::default();
+        let inner = Inner { arena, member, pid, parent, sentinel, status, fate, label, kept };
         let child = Self(Arc::new(inner));
         if !known {
             registry::add(child.clone());
@@ -115,6 +119,18 @@ impl Child {
     /// Gives the child the name that events call it by.
     pub(crate) fn set_name(&self, name: &str) {
         self.0.label.get_or_init(|| Label { name: name.to_owned(), helper: false });
+    }
+
+    /// Keeps something until the child has ended.
+    pub(crate) fn keep(&self, keepsakes: Vec<Keepsake>) {
+        if !keepsakes.is_empty() && self.is_alive() {
+            self.kept().extend(keepsakes);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Keepsake>> {
+        // Nothing panics under the lock.
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names a child that works for this crate, and that
@@ -173,6 +189,8 @@ impl Child {
         *status = Some(collected);
         drop(status);
         registry::remove(self);
+        let kept = std::mem::take(&mut *self.kept());
+        drop(kept);
         self.tell_end(collected);
         Some(collected)
     }

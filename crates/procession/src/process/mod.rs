@@ -72,6 +72,7 @@ mod fork_server;
 pub(crate) mod function;
 mod identity;
 mod join;
+pub(crate) mod keepsake;
 mod method;
 mod orders;
 pub(crate) mod panics;

@@ -36,6 +36,7 @@ use crate::process::fork::{PreparedFork, Side};
 use crate::process::function::{FunctionError, Location};
 use crate::process::identity::Identity;
 use crate::process::join::JoinHandle;
+use crate::process::keepsake;
 use crate::process::method::StartMethod;
 use crate::process::panics;
 use crate::process::service::{self, OWN_IMAGE, Served};
@@ -291,12 +292,15 @@ impl Builder {
         let exchange = exchange::create()?;
         let identity = Identity::of_next_child(self.name, self.daemon);
         let prepared = PreparedFork::prepare()?;
+        let keepsakes = keepsake::inherited();
         panics::make_ready();
         // What is still buffered would be written by both processes. An error stays with the stream.
         flush();
         match prepared.fork(self.daemon)? {
             Side::Parent { pid, prepared } => {
-                Ok(started(prepared.in_parent(pid)?, identity.name, exchange))
+                let child = prepared.in_parent(pid)?;
+                child.keep(keepsakes);
+                Ok(started(child, identity.name, exchange))
             }
             Side::Child => {
                 // The end of a pipe must not stay open in the child beside its standard descriptors.
@@ -340,7 +344,7 @@ impl Builder {
         let identity = Identity::of_next_child(self.name.clone(), self.daemon);
         let name = identity.name.clone();
         let header = Header { entry, exchange: exchange.clone(), identity, setup };
-        let (bytes, pins) = shm::pack(|| encode(&header, args));
+        let ((bytes, pins), keepsakes) = keepsake::collect(|| shm::pack(|| encode(&header, args)));
         let bytes = bytes.map_err(|source| SpawnError::Encode { source: Box::new(source) })?;
         let payload = Parcel::new(bytes, pins);
         let child = if by_fork_server {
@@ -349,6 +353,7 @@ impl Builder {
         } else {
             self.image(payload, placed).start()?
         };
+        child.keep(keepsakes);
         Ok(started(child, name, exchange))
     }
 

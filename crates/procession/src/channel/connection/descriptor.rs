@@ -97,11 +97,11 @@ pub fn adopt_number(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 thread_local! {
-    /// Why a descriptor or connection was last refused on this thread: postcard keeps no text.
+    /// Why a descriptor, connection or proxy was last refused on this thread: postcard keeps no text.
     static REASON: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// The text of an error of postcard, with the reason if that was a descriptor.
+/// The text of an error of postcard, with the reason if that was a descriptor or the like.
 pub(crate) fn text_of_postcard(error: &postcard::Error) -> String {
     let custom = matches!(error, postcard::Error::SerdeSerCustom | postcard::Error::SerdeDeCustom);
     let reason = if custom { REASON.take() } else { None };
@@ -109,7 +109,7 @@ pub(crate) fn text_of_postcard(error: &postcard::Error) -> String {
 }
 
 /// Notes a reason for [`text_of_postcard`], and returns it for other formats.
-fn noted(reason: String) -> String {
+pub(crate) fn noted(reason: String) -> String {
     REASON.set(Some(reason.clone()));
     reason
 }

@@ -51,8 +51,8 @@ pub use bytes::{ByteConnection, Incoming, Outgoing, byte_pipe, byte_pipe_one_way
 pub use carry::Mailbox;
 pub use client::{Client, Connecting};
 pub use codec::{Codec, Pickle, Postcard, PostcardError};
-pub(crate) use descriptor::text_of_postcard;
 pub use descriptor::{Fd, adopt_number};
+pub(crate) use descriptor::{noted, text_of_postcard};
 pub use error::{EndpointError, HandshakeError, RecvError, SendError};
 pub use handshake::{CHALLENGE, FAILURE, WELCOME, answer, challenge, verify};
 pub use listener::{Listener, ListenerBuilder};
@@ -61,5 +61,6 @@ pub use sharer::{
     stop_sharing,
 };
 pub(crate) use sharer::{mark, withdraw};
+pub(crate) use typed::is_encoding;
 pub use typed::{Connection, Nothing, Receiver, Sender, pipe, pipe_one_way};
 pub use wait::{Signal, Waitable, wait, wait_raw};

@@ -1,5 +1,6 @@
 //! Connections that carry values.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -175,7 +176,7 @@ pub(super) fn encode<S: Serialize, C: Codec>(
     mark: u64,
 ) -> Result<Vec<u8>, SendError> {
     let refused = |why: &str| Err(SendError::Serialize(why.to_owned()));
-    let (bytes, pins) = pack(|| C::encode(value));
+    let (bytes, pins) = pack(|| encoding(|| C::encode(value)));
     let bytes = bytes.map_err(|error| SendError::Serialize(error.to_string()))?;
     if !pins.is_empty() {
         return refused("a shared object cannot be sent through a connection, only in a queue");
@@ -184,6 +185,23 @@ pub(super) fn encode<S: Serialize, C: Codec>(
         return refused("a descriptor cannot be sent to another machine");
     }
     Ok(bytes)
+}
+
+thread_local! {
+    /// Whether this thread is serializing a value for a connection.
+    static ENCODING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn encoding<R>(encode: impl FnOnce() -> R) -> R {
+    let outer = ENCODING.replace(true);
+    let result = encode();
+    ENCODING.set(outer);
+    result
+}
+
+/// Whether this thread is serializing a value for a connection, whose other end may be a stranger.
+pub(crate) fn is_encoding() -> bool {
+    ENCODING.get()
 }
 
 impl<S, R: DeserializeOwned, C: Codec> Connection<S, R, C> {
