@@ -30,7 +30,7 @@ CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
 PYTHON_CODE := python tests benches examples
 SOURCES := Cargo.toml Cargo.lock pyproject.toml requirements-dev.txt \
-	$(shell find crates/procession crates/procession-python \( -name '*.rs' -o -name Cargo.toml \) \
+	$(shell find crates/procession crates/procession-macros crates/procession-python \( -name '*.rs' -o -name Cargo.toml \) \
 		-not -path '*/tests/*' -not -path '*/benches/*' -not -path '*/examples/*')
 
 # PyO3 builds for this interpreter, also where cargo is called without maturin.
@@ -109,12 +109,12 @@ $(CARGO_DENY):
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 msrv:
 	rustup toolchain install $(MSRV) --profile minimal --no-self-update
-	rustup run $(MSRV) cargo check --locked -p procession -p procession-testing --all-targets --target-dir target/msrv
+	rustup run $(MSRV) cargo check --locked -p procession -p procession-macros -p procession-testing --all-targets --target-dir target/msrv
 
 # Tests.
 
 test-rust:
-	$(CARGO) test --locked --no-fail-fast --all-features -p procession -p procession-testing 2>&1 | $(COUNT_TESTS)
+	$(CARGO) test --locked --no-fail-fast --all-features -p procession -p procession-macros -p procession-testing 2>&1 | $(COUNT_TESTS)
 
 # Under the model checker. `--cfg loom` changes every crate's build, hence a folder of its own.
 loom:

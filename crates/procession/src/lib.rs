@@ -54,5 +54,123 @@ pub use error::WaitError;
 pub use process::command::{self, command};
 pub use process::{Builder, JoinHandle, StartMethod, Stdio, init, parent, spawn};
 
+/// Lets clients of a manager call the public methods of a type.
+///
+/// It stands before an `impl` block, which stays as it is; a type has one such block. Each method
+/// in it that is `pub` in any way and takes `&self` or `&mut self` becomes one for clients. It is
+/// called by its own name, with arguments by place or, from Python, by name; an argument of the
+/// type `Option` need not be given. Arguments are types with serde's `Serialize` and
+/// `DeserializeOwned`, taken by value: they come from another process. What is returned has the
+/// same traits.
+///
+/// For a type `Counter` there is then a type `CounterProxy`, made by `From` of a
+/// [`Proxy`](manager::Proxy), with the same methods and their documentation. What they
+/// return depends on what the method returns:
+///
+/// | method of `Counter` | method of `CounterProxy` |
+/// |---|---|
+/// | `T` | `Result<T, CallFailed>` |
+/// | `Result<T, E>` | `Result<T, ProxyError<E>>`: `Failed(e)` for what it returned as `Err(e)` |
+/// | `T`, with `#[shared(object)]` | `Result<TProxy, CallFailed>` |
+///
+/// An `Err(e)` is a `RuntimeError` with the text of `e` to a client in Python, so that `E` needs
+/// `Display`, too. So is a panic, with its message and place; the manager goes on.
+///
+/// Around the object is a lock, see [`Instance`](manager::Instance): methods with `&self`
+/// run at the same time, one with `&mut self` alone.
+///
+/// Before a method may stand:
+///
+/// | | |
+/// |---|---|
+/// | `#[shared(skip)]` | Clients cannot call it. |
+/// | `#[shared(quick)]` | It takes no time: the thread that looks after the sockets carries it out itself, which saves handing them to another one. A method that does take time then holds all clients up. |
+/// | `#[shared(object)]` | What it returns, a type with `#[shared]` itself, stays in the manager, and the client gets a proxy for it. |
+///
+/// # Examples
+///
+/// ```
+/// use procession::manager::Manager;
+///
+/// pub struct Counter {
+///     count: u64,
+/// }
+///
+/// #[procession::shared]
+/// impl Counter {
+///     /// Adds to the count and returns it.
+///     pub fn increment(&mut self, by: u64) -> u64 {
+///         self.count += by;
+///         self.count
+///     }
+///
+///     #[shared(quick)]
+///     pub fn count(&self) -> u64 {
+///         self.count
+///     }
+///
+///     /// Takes apart, and so no method for clients.
+///     #[shared(skip)]
+///     pub fn into_count(self) -> u64 {
+///         self.count
+///     }
+///
+///     /// A new one, which stays in the manager.
+///     #[shared(object)]
+///     pub fn copy(&self) -> Counter {
+///         Counter { count: self.count }
+///     }
+/// }
+///
+/// let manager = Manager::builder().serve(|registry| {
+///     registry.register("Counter", || Counter { count: 0 });
+/// })?;
+/// let counter = CounterProxy::from(manager.connect()?.create("Counter", ())?);
+/// assert_eq!(counter.increment(3)?, 3);
+/// let copy = counter.copy()?;
+/// copy.increment(1)?;
+/// assert_eq!((counter.count()?, copy.count()?), (3, 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// What cannot be shared is an error at the argument in question:
+///
+/// ```compile_fail
+/// struct Shelf;
+///
+/// #[procession::shared]
+/// impl Shelf {
+///     pub fn add(&mut self, title: &str) {} // error: … take it by value
+/// }
+/// ```
+///
+/// ```compile_fail
+/// struct Shelf;
+///
+/// #[procession::shared]
+/// impl Shelf {
+///     pub fn add<T>(&mut self, title: T) {} // error: … its types cannot be left open
+/// }
+/// ```
+///
+/// ```compile_fail
+/// struct Shelf;
+///
+/// #[procession::shared]
+/// impl Shelf {
+///     pub fn add(&mut self, thread: std::thread::Thread) {} // error: … `Deserialize` is not satisfied
+/// }
+/// ```
+///
+/// ```compile_fail
+/// struct Shelf;
+///
+/// #[procession::shared]
+/// impl Shelf {
+///     pub fn take_apart(self) {} // error: … other clients may have it
+/// }
+/// ```
+pub use procession_macros::shared;
+
 #[cfg(doctest)]
 mod guide;

@@ -1,6 +1,12 @@
 //! A server of objects for many processes, on the wire with the managers of Python's
 //! `multiprocessing`.
 //!
+//! A [`Manager`] holds objects, of the program's own types ([`shared`](macro@crate::shared)) or of
+//! the kinds that Python's have, and any process that has its address and key calls their methods:
+//! in Rust through a [`RemoteManager`] and its proxies, in Python as with a manager of Python.
+//!
+//! Below that are bytes, for other faces of the engine.
+//!
 //! The [`Server`] knows bytes: it listens, lets those in who have the key, cuts what they send into
 //! requests, and counts who refers to which object. What a request means is for the [`Handler`] to
 //! say. A [`Client`] is the one connection of a process with a server: its threads call through it
@@ -14,6 +20,12 @@
 //! | `gate`       | the sockets: new clients, handshakes, requests as they come in     |
 //! | `peer`       | one client, as the server sees it                                  |
 //! | `references` | who refers to which object                                         |
+//! | `host`       | managers: what users call who have one                             |
+//! | `host_calls`, `host_table`, `host_threads` | what requests mean, the objects, the threads |
+//! | `host_process` | a manager in a process of its own                                |
+//! | `registry`   | what a manager can make                                            |
+//! | `object`, `object_instance` | what is served: calls by name, types of the program  |
+//! | `objects`    | what every manager makes                                           |
 //! | `client`     | the connection of a process with a server                          |
 //! | `inbox`      | replies on their way to the threads that wait for them             |
 //! | `tally`      | what a client refers to                                            |
@@ -54,13 +66,22 @@ mod eager;
 mod error;
 mod failed;
 mod gate;
+mod host;
+mod host_calls;
+mod host_process;
+mod host_table;
+mod host_threads;
 mod inbox;
 mod inflow;
+mod object;
+mod object_instance;
+mod objects;
 mod peer;
 pub mod proxies;
 mod proxy;
 mod proxy_form;
 mod references;
+mod registry;
 mod remote;
 mod remote_link;
 mod remote_plain;
@@ -72,9 +93,20 @@ mod worker;
 pub use client::{Client, Greeting, Pending, Reply, greet};
 pub use error::CallError;
 pub use failed::{CallFailed, ProxyError, RemoteException};
+pub use host::{Manager, ManagerBuilder, ManagerError, ServingManager};
+use host_calls::Host;
+pub use object::{Answer, Bound, Invocation, Outcome, Raised, Served};
+#[doc(hidden)]
+pub use object_instance::argument;
+pub use object_instance::{Instance, Shareable};
+pub use objects::{Queue, QueueError};
 pub use peer::ClientId;
 pub use proxy::Proxy;
+pub use registry::Registry;
 pub use remote::RemoteManager;
 pub use remote_link::use_key;
+/// For what [`shared`](macro@crate::shared) writes.
+#[doc(hidden)]
+pub use serde;
 pub use server::{Server, ServerBuilder};
 pub use worker::{After, Call, Handler, Properly, Worker};

@@ -46,6 +46,21 @@ use crate::shm;
 ///
 /// A process that was forked goes on with the proxies that it inherited, through a connection of
 /// its own.
+///
+/// # Examples
+///
+/// ```
+/// use procession::manager::Manager;
+///
+/// let server = Manager::builder().serve(|_registry| {})?;
+/// let manager = server.connect()?;
+/// let list = manager.create("list", ([1, 2],))?;
+/// list.call::<_, ()>("append", (3,))?;
+/// assert_eq!(list.call::<_, usize>("__len__", ())?, 3);
+/// let failed = list.call::<_, i64>("__getitem__", (7,)).unwrap_err();
+/// assert_eq!(failed.raised().unwrap().class, "IndexError");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Proxy(Arc<Shared>);
 

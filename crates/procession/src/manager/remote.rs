@@ -25,6 +25,20 @@ use crate::pickle::Value;
 ///
 /// What it makes are [`Proxy`]s. They do not depend on this value; clones of it are for the same
 /// manager.
+///
+/// # Examples
+///
+/// ```
+/// use procession::manager::{Manager, RemoteManager};
+///
+/// let server = Manager::builder().authkey("a key").serve(|_registry| {})?;
+/// // In any process, of this machine or, with a TCP address, another one:
+/// let manager = RemoteManager::connect(server.address().clone(), "a key")?;
+/// let found = manager.dict::<String, u64>()?;
+/// found.insert(&"needle".to_owned(), &1)?;
+/// assert_eq!(manager.number_of_objects()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct RemoteManager {
     address: Address,

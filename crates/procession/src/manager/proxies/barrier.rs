@@ -20,6 +20,22 @@ impl std::error::Error for Broken {}
 
 proxy_type! {
     /// A barrier in a manager, at which a number of threads or processes wait for each other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let barrier = manager.barrier(2)?;
+    /// let first = std::thread::scope(|scope| {
+    ///     let other = scope.spawn(|| barrier.wait(None).unwrap());
+    ///     barrier.wait(None).unwrap() + other.join().unwrap()
+    /// });
+    /// assert_eq!(first, 1); // 0 and 1
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     BarrierProxy
 }
 

@@ -9,6 +9,27 @@ use crate::manager::proxy::Proxy;
 
 proxy_type! {
     /// A condition in a manager: a recursive lock, and notifications for those who wait without it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let (changed, items) = (manager.condition()?, manager.list::<u32>()?);
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         let guard = changed.lock().unwrap();
+    ///         items.push(&7).unwrap();
+    ///         guard.notify_all().unwrap();
+    ///     });
+    ///     let guard = changed.lock()?;
+    ///     guard.wait_for(|| Ok(!items.is_empty()?), None)
+    /// })?;
+    /// assert_eq!(items.pop()?, Some(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ConditionProxy
 }
 

@@ -13,6 +13,21 @@ proxy_type! {
     /// A dictionary in a manager, with keys of type `K` and values of type `V`.
     ///
     /// Keys are equal as Python has it: `1`, `1.0` and `True` are one key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let lengths = manager.dict::<String, usize>()?;
+    /// lengths.insert(&"word".to_owned(), &4)?;
+    /// assert_eq!(lengths.get(&"word".to_owned())?, Some(4));
+    /// assert_eq!(lengths.get(&"other".to_owned())?, None);
+    /// assert_eq!(lengths.snapshot()?, [("word".to_owned(), 4)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     DictProxy<K, V>
 }
 

@@ -7,6 +7,22 @@ use crate::manager::proxies::{proxy_type, seconds};
 
 proxy_type! {
     /// An event in a manager, which is set or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let ready = manager.event()?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| ready.set().unwrap());
+    ///     ready.wait(None)
+    /// })?;
+    /// assert!(ready.is_set()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     EventProxy
 }
 

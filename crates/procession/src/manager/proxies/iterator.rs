@@ -10,6 +10,21 @@ proxy_type! {
     /// An iterator or generator in a manager, which gives items of type `T`.
     ///
     /// Each item is a call. Several proxies for one iterator share its items between them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let numbers = manager.dict::<u8, bool>()?;
+    /// numbers.insert(&1, &true)?;
+    /// numbers.insert(&2, &false)?;
+    /// let keys = numbers.iter()?.collect::<Result<Vec<u8>, _>>()?;
+    /// assert_eq!(keys, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     IteratorProxy<T>
 }
 

@@ -8,6 +8,21 @@ use crate::manager::proxies::proxy_type;
 
 proxy_type! {
     /// A list in a manager, with items of type `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let numbers = manager.list::<u32>()?;
+    /// numbers.extend(&[1, 2, 3])?;
+    /// assert_eq!(numbers.pop()?, Some(3));
+    /// assert_eq!(numbers.get(7)?, None);
+    /// assert_eq!(numbers.snapshot()?, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ListProxy<T>
 }
 

@@ -25,6 +25,21 @@ proxy_type! {
     /// A lock in a manager.
     ///
     /// It belongs to no thread: any may release it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let lock = manager.lock()?;
+    /// let guard = lock.lock()?;
+    /// assert!(lock.try_lock()?.is_none());
+    /// drop(guard);
+    /// assert!(lock.try_lock()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     LockProxy
 }
 
@@ -81,6 +96,19 @@ impl Drop for LockGuard<'_> {
 
 proxy_type! {
     /// A lock in a manager that its owner, a thread of a process, can take several times.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let lock = manager.rlock()?;
+    /// let outer = lock.lock()?;
+    /// assert!(lock.try_lock()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     RLockProxy
 }
 

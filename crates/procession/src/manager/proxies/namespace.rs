@@ -11,6 +11,21 @@ use crate::pickle::Value;
 
 proxy_type! {
     /// An object in a manager whose attributes anybody may set. Each may be of another type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let settings = manager.namespace()?;
+    /// settings.set("depth", &3)?;
+    /// settings.set("title", "an example")?;
+    /// assert_eq!(settings.get::<u8>("depth")?, Some(3));
+    /// assert_eq!(settings.get::<u8>("width")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     NamespaceProxy
 }
 
@@ -68,6 +83,18 @@ proxy_type! {
     ///
     /// Two calls are two steps: between [`get`](Self::get) and [`set`](Self::set) others may set it,
     /// so a count that several change needs a lock as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let best = manager.value(&(0.5, "first"))?;
+    /// best.set(&(0.75, "second"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ValueProxy<T>
 }
 

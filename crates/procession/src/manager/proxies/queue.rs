@@ -38,6 +38,27 @@ proxy_type! {
     ///
     /// A queue that was shut down in Python, from 3.13 on, fails with
     /// [`CallFailed::Raised`] of the class `ShutDown`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// use std::time::Duration;
+    /// use procession::manager::ProxyError;
+    /// use procession::manager::proxies::Empty;
+    ///
+    /// let tasks = manager.queue::<(u32, String)>(0)?;
+    /// tasks.put(&(1, "sweep".to_owned()))?;
+    /// assert_eq!(tasks.get()?, (1, "sweep".to_owned()));
+    /// match tasks.get_timeout(Duration::from_millis(10)) {
+    ///     Err(ProxyError::Failed(Empty)) => {}
+    ///     other => panic!("there should be nothing: {other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     QueueProxy<T>
 }
 

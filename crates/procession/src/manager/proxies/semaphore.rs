@@ -8,6 +8,20 @@ use crate::manager::proxies::{lock, proxy_type};
 proxy_type! {
     /// A semaphore in a manager. Its permits belong to nobody: those of a process that dies are not
     /// given back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use procession::manager::Manager;
+    ///
+    /// let server = Manager::builder().serve(|_registry| {})?;
+    /// let manager = server.connect()?;
+    /// let places = manager.semaphore(1)?;
+    /// places.acquire()?;
+    /// assert!(!places.try_acquire()?);
+    /// places.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     SemaphoreProxy
 }
 
