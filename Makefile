@@ -18,6 +18,8 @@ VENV ?= .venv
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
+# Processes for the Python tests, which wait much of their time; with 0, pytest's own runs them.
+TEST_JOBS ?= 3
 # In the order of CI: what fails soonest comes first.
 GATES := fmt lint docs deny test-rust loom build stubs test-python cpython demo examples
 
@@ -121,9 +123,10 @@ loom:
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked -p procession --lib --release \
 		--target-dir target/loom loom 2>&1 | $(COUNT_TESTS)
 
-# Exit status 5, "no tests collected", is a failure like any other.
+# Exit status 5, "no tests collected", is a failure like any other. A module stays in one process,
+# which counts what it leaves behind.
 test-python: $(PACKAGE)
-	$(PY) -m pytest -m "not soak"
+	$(PY) -m pytest -m "not soak" -n $(TEST_JOBS) --dist loadfile
 
 # CPython's own tests of multiprocessing, on the package: tests/cpython/README.md.
 cpython: $(PACKAGE)

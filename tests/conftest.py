@@ -1,9 +1,11 @@
 """After each module, count what it left: processes, threads, descriptors, names in `/dev/shm`."""
 
+import contextlib
 import gc
 import importlib
 import os
 import pathlib
+import re
 import threading
 import time
 from multiprocessing import resource_tracker
@@ -12,7 +14,12 @@ import pytest
 
 from procession import _process
 
-SETTLE = 5.0  # seconds; a joined thread is listed, and a stranger's name there, for a moment more
+SETTLE = 5.0  # seconds; a joined thread is listed for a moment more
+# Seconds that a name in `/dev/shm` must have been there without a break to count as left. Programs
+# beside this one, such as tests that run at the same time, have names there too, but not for long.
+STRANGERS = 60.0
+# What this package notes of a name: the pid is that of the first process of its tree.
+NOTE = re.compile(r"procession\.\d+\.(\d+)-")
 # Made on first use, and live as long as the process: ours, and the arenas of the original's heap.
 ARENAS = ("/memfd:procession-arena", "/dev/shm/pym-")
 
@@ -50,12 +57,21 @@ def _descriptors():
 
 
 def _shared_memory():
+    """Names in `/dev/shm`, but for those of other process trees that are alive."""
     folder = pathlib.Path("/dev/shm")
-    return {str(path) for path in folder.iterdir()} if folder.is_dir() else set()
+    found = set(folder.iterdir()) if folder.is_dir() else set()
+    for note in list(found):
+        tree = NOTE.match(note.name)
+        # A child that lives is counted by itself.
+        if tree and int(tree[1]) != os.getpid() and pathlib.Path("/proc", tree[1]).exists():
+            found.discard(note)
+            with contextlib.suppress(OSError):  # it is gone, or memory without a name yet
+                found.discard(folder / os.readlink(note).rpartition("/")[2])
+    return {str(path) for path in found}
 
 
-def _what_there_is():
-    return _children() | _threads() | _descriptors() | _shared_memory()
+def _what_is_ours():
+    return _children() | _threads() | _descriptors()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,16 +80,20 @@ def _nothing_is_left():
     resource_tracker.ensure_running()
     # Kept for all children, like the arena.
     _process.open_nowhere()
-    before = _what_there_is()
+    before, names_before = _what_is_ours(), _shared_memory()
     yield
     for package in ("multiprocessing", "procession"):
         importlib.import_module(f"{package}.forkserver")._forkserver._stop()
         importlib.import_module(f"{package}.resource_sharer").stop()
-    deadline = time.monotonic() + SETTLE
+    began = time.monotonic()
+    names = _shared_memory() - names_before
     while True:
         gc.collect()
-        left = _what_there_is() - before
-        if not left or time.monotonic() > deadline:
+        left = _what_is_ours() - before
+        names &= _shared_memory()
+        passed = time.monotonic() - began
+        if passed > (SETTLE if left else STRANGERS) or not (left or names):
             break
         time.sleep(0.01)
+    left |= names
     assert not left, f"left behind: {sorted(left)}"

@@ -56,7 +56,9 @@ __all__ = ["dump", "dumps", "main_comes_along", "pickle_instead"]
 _REFUSALS = (pickle.PicklingError, AttributeError, TypeError)
 # Objects looked at to find out where in a large object the unpicklable part is.
 _SEARCH = 10_000
-_MAIN = re.compile(b"__main__")
+# How a pickle names a module: as a text of its own, or between an opcode and the end of a line. A
+# path or a message that has the word in it names none.
+_MAIN = re.compile(rb"(?:\x8c\x08|X\x08\0\0\0)__main__|[ci]__main__\n")
 # The value of these tells whether a function is the same as another one; of others, the type.
 _PLAIN = (bool, bytes, complex, float, int, str, type(None))
 
@@ -131,7 +133,7 @@ def dump(obj: object, file: _File, protocol: int | None = None) -> None:
     def make(pickler: Any) -> Buffer:
         buffer = io.BytesIO()
         _for_child(pickler(buffer, protocol)).dump(obj)
-        return buffer.getbuffer()
+        return buffer.getvalue()  # which copies nothing; a view that outlives it makes it complain
 
     try:
         pickled = make(pickler)

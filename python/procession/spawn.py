@@ -78,8 +78,10 @@ def get_preparation_data(name: str) -> dict[str, Any]:
     _process.refuse_on_import("a child must not start processes while it imports the main module")
     data: dict[str, Any] = _stdlib.load("spawn").get_preparation_data(name)
     if not _by_value.main_comes_along():
-        # A script from the standard input has a path too, but there is nothing.
+        # A script from the standard input has a path too, but there is nothing; and what the child
+        # would not import needs no name.
         data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
     data["start_method"] = _process.start_method()
     data["procession_installed"] = _alias.installed()
     return data

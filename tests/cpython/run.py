@@ -2,9 +2,11 @@
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -27,9 +29,10 @@ ORDER = (
 )  # of the outcomes of a test, the worst last
 END_LIMIT = 30.0  # seconds for the helper processes of a class to end after it
 LAST_LINES = 200  # of what a class has printed, for a failure
+JOBS = 2 * (os.cpu_count() or 1)  # classes at a time, which wait most of their time
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A class of the suite, to be run under one start method."""
 
@@ -45,6 +48,7 @@ class Skip:
 
     test: str
     methods: tuple[str, ...]
+    since: tuple[int, ...]
     reason: str
     stale: list[str] = dataclasses.field(default_factory=list)
     met: bool = False
@@ -54,6 +58,14 @@ class Skip:
 class Outcome:
     kind: str
     text: str = ""
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of the tests of an entry, and what there is to say of it."""
+
+    outcomes: dict[str, Outcome]
+    text: str
 
 
 class Totals(collections.Counter):
@@ -76,9 +88,12 @@ def read_scope(table):
             *((f"suite_{method}", name) for name in table["suite"]),
         ]
         for module, name in names:
-            version = tuple(int(part) for part in since.get(name, "0").split("."))
-            entries.append(Entry(method, module, name, version))
+            entries.append(Entry(method, module, name, version(since.get(name, "0"))))
     return entries
+
+
+def version(text):
+    return tuple(int(part) for part in text.split("."))
 
 
 def read_skips(path):
@@ -86,11 +101,11 @@ def read_skips(path):
     for test, line in tomllib.loads(path.read_text()).items():
         fields = {"reason": line} if isinstance(line, str) else line
         methods = tuple(fields.get("methods", METHODS))
-        if not fields.get("reason") or fields.keys() - {"methods", "reason"}:
-            raise ValueError(f"{path.name}: {test}: expected a reason and, if any, methods")
+        if not fields.get("reason") or fields.keys() - {"methods", "since", "reason"}:
+            raise ValueError(f"{path.name}: {test}: expected a reason and, if any, methods, since")
         if set(methods) - set(METHODS):
             raise ValueError(f"{path.name}: {test}: the start methods are {', '.join(METHODS)}")
-        skips.append(Skip(test, methods, fields["reason"]))
+        skips.append(Skip(test, methods, version(fields.get("since", "0")), fields["reason"]))
     return skips
 
 
@@ -106,32 +121,43 @@ class Runner:
         whole = options.all or options.under == "original"
         self.skips = [] if whole else read_skips(HERE / "skips.toml")
         self.environment = environment(options.under)
-        self.runs = 0
+        self.runs = itertools.count()
 
     def run(self):
         """Run all, print all, and say whether that was a success."""
+        began = time.monotonic()
         totals = Totals()
-        for method in self.options.method or METHODS:
-            totals.update(self.run_method(method))
+        methods = self.options.method or METHODS
+        threads = concurrent.futures.ThreadPoolExecutor(self.options.jobs)
+        try:
+            # All at once, so that no method waits for the last class of another.
+            begun = {
+                method: [threads.submit(self.run_entry, entry) for entry in self.wanted(method)]
+                for method in methods
+            }
+            for method in methods:
+                totals.update(self.follow_method(method, begun[method]))
+        finally:
+            threads.shutdown(cancel_futures=True)  # what has not begun, after an interrupt
         for skip in self.skips:
             for line in skip.stale:
                 print(f"stale line in skips.toml: {line}")
-            if not skip.met and not self.options.tests and not self.options.method:
+            if not skip.met and self.should_have_met(skip):
                 print(f"stale line in skips.toml: {skip.test}: there is no such test")
+        print(f"{time.monotonic() - began:.0f} s, up to {self.options.jobs} classes at a time")
         print(totals)
         return totals["passed"] > 0 and totals["failed"] == 0
 
-    def run_method(self, method):
+    def follow_method(self, method, entries):
+        """Print what becomes of the entries of a method, in their order, and return the totals."""
         print(f"== {method}, {self.options.under}, CPython {sys.version.split()[0]}")
-        began = time.monotonic()
         totals = Totals()
         reasons = collections.Counter()
-        for entry in self.entries:
-            if entry.method != method or entry.since > sys.version_info or not self.wanted(entry):
-                continue
-            outcomes = self.run_entry(entry)
-            totals.update(outcome.kind for outcome in outcomes.values())
-            for test, outcome in outcomes.items():
+        for future in entries:
+            report = future.result()
+            print(report.text, flush=True)
+            totals.update(outcome.kind for outcome in report.outcomes.values())
+            for test, outcome in report.outcomes.items():
                 if outcome.kind == "listed":
                     reasons[f"  our list: {test}: {outcome.text}"] += 1
                 elif outcome.kind == "skipped":
@@ -143,20 +169,33 @@ class Runner:
         print(
             f"{method}: {totals.total()} tests: {totals['passed']} passed, "
             f"{totals['failed']} failed, {totals['listed']} skipped by our list, "
-            f"{totals['skipped']} skipped by the suite; {time.monotonic() - began:.0f} s"
+            f"{totals['skipped']} skipped by the suite"
         )
         return totals
 
-    def wanted(self, entry):
-        """Say whether the command line leaves anything of the entry to be run."""
-        if entry.module in self.optional and not is_installed(entry.module):
+    def wanted(self, method):
+        """The entries of a method that this interpreter has and the command line asks for."""
+        return [
+            entry
+            for entry in self.entries
+            if entry.method == method
+            and entry.since <= sys.version_info
+            and (entry.module not in self.optional or is_installed(entry.module))
+            and self.asked_for(entry)
+        ]
+
+    def should_have_met(self, skip):
+        """Say whether the test of a line is among those of the classes that were run."""
+        if self.options.tests or skip.since > sys.version_info:
             return False
+        cls = skip.test.partition(".")[0]
+        methods = set(self.options.method or METHODS) & set(skip.methods)
+        return any(answers(entry, cls) for method in methods for entry in self.wanted(method))
+
+    def asked_for(self, entry):
+        """Say whether the command line leaves anything of the entry to be run."""
         patterns = [pattern.partition(".")[0] for pattern in self.options.tests]
-        # The suite makes WithProcessesTestQueue of _TestQueue.
-        return not patterns or any(
-            pattern == entry.name or (entry.name[0] == "_" and pattern.endswith(entry.name[1:]))
-            for pattern in patterns
-        )
+        return not patterns or any(answers(entry, pattern) for pattern in patterns)
 
     def run_entry(self, entry):
         skips = {skip.test: skip for skip in self.skips if entry.method in skip.methods}
@@ -169,12 +208,12 @@ class Runner:
         totals = Totals(outcome.kind for outcome in outcomes.values())
         verdict = "FAILED" if totals["failed"] else "ok"
         seconds = time.monotonic() - began
-        print(f"{verdict:<6} {entry.name:<28} {totals}, {seconds:.1f} s", flush=True)
+        lines = [f"{verdict:<6} {entry.name:<28} {totals}, {seconds:.1f} s"]
         if totals["failed"]:
-            show(entry, outcomes, log)
+            lines += failure(entry, outcomes, log)
         elif self.options.verbose:
-            print(log)
-        return outcomes
+            lines.append(log)
+        return Report(outcomes, "\n".join(lines))
 
     def look_whether_stale(self, entry, skip):
         """Run by itself, so that it can do no harm to others, a test that need not pass."""
@@ -185,8 +224,7 @@ class Runner:
 
     def run_class(self, entry, only, skip):
         """Run tests of a class in a process; return what became of each, and what was printed."""
-        self.runs += 1
-        folder = self.folder / str(self.runs)
+        folder = self.folder / str(next(self.runs))
         folder.mkdir()
         record, log = folder / "record", folder / "log"
         command = [
@@ -212,6 +250,12 @@ class Runner:
         if problem and not begun:
             outcomes[entry.name] = Outcome("failed", problem)
         return outcomes, log.read_text(errors="replace")
+
+
+def answers(entry, name):
+    """Say whether an entry stands for the class of that name."""
+    # The suite makes WithProcessesTestQueue of _TestQueue.
+    return name == entry.name or (entry.name[0] == "_" and name.endswith(entry.name[1:]))
 
 
 def is_installed(module):
@@ -324,15 +368,18 @@ def read_record(path):
     return outcomes
 
 
-def show(entry, outcomes, log):
+def failure(entry, outcomes, log):
+    """The lines that tell what has failed in an entry."""
+    lines = []
     for test, outcome in outcomes.items():
         if outcome.kind == "failed":
-            print(f"-- {entry.method}: {test}")
-            print("   " + outcome.text.rstrip().replace("\n", "\n   "))
-    lines = log.rstrip().splitlines()
-    if lines:
-        print(f"-- {entry.method}: {entry.name}: the end of what it printed")
-        print("   " + "\n   ".join(lines[-LAST_LINES:]))
+            lines.append(f"-- {entry.method}: {test}")
+            lines += (f"   {line}" for line in outcome.text.rstrip().split("\n"))
+    printed = log.rstrip().splitlines()[-LAST_LINES:]
+    if printed:
+        lines.append(f"-- {entry.method}: {entry.name}: the end of what it printed")
+        lines += (f"   {line}" for line in printed)
+    return lines
 
 
 def main():
@@ -340,6 +387,7 @@ def main():
     parser.add_argument("--method", action="append", choices=METHODS, help="default: each of them")
     parser.add_argument("--under", choices=("procession", "original"), default="procession")
     parser.add_argument("--all", action="store_true", help="run what is on the skip list, too")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="classes at a time; now %(default)s")
     parser.add_argument("--verbose", action="store_true", help="show what the tests print")
     parser.add_argument("tests", nargs="*", metavar="CLASS[.TEST]", help="default: all in scope")
     options = parser.parse_args()

@@ -125,9 +125,28 @@ def test_the_worst_that_is_said_of_a_test_counts(tmp_path):
 
 def test_a_skip_has_a_reason_and_known_start_methods(tmp_path):
     path = tmp_path / "skips.toml"
-    path.write_text('"A.a" = "why"\n"A.b" = { methods = ["spawn"], reason = "why" }\n')
-    first, second = run.read_skips(path)
-    assert (first.methods, second.methods) == (run.METHODS, ("spawn",))
+    path.write_text(
+        '"A.a" = "why"\n'
+        '"A.b" = { methods = ["spawn"], reason = "why" }\n'
+        '"A.c" = { since = "3.13", reason = "why" }\n'
+    )
+    first, second, third = run.read_skips(path)
+    assert (first.methods, second.methods, third.methods) == (run.METHODS, ("spawn",), run.METHODS)
+    assert (first.since, third.since) == ((0,), (3, 13))
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "answers"),
+    [
+        ("_TestQueue", "WithProcessesTestQueue", True),
+        ("_TestQueue", "_TestQueue", True),
+        ("TestFlags", "TestFlags", True),
+        ("TestFlags", "WithProcessesTestFlags", False),
+        ("_TestQueue", "WithProcessesTestLock", False),
+    ],
+)
+def test_an_entry_stands_for_what_the_suite_makes_of_its_class(entry, name, answers):
+    assert run.answers(run.Entry("fork", "suite_fork", entry, (0,)), name) is answers
 
 
 @pytest.mark.parametrize(

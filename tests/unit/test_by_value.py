@@ -67,6 +67,17 @@ def make_class():
     return Local
 
 
+def make_named_main():
+    """A function that goes by name as one of the main module."""
+
+    def function():
+        pass
+
+    function.__module__, function.__qualname__ = "__main__", "named_in_main"
+    sys.modules["__main__"].named_in_main = function
+    return function
+
+
 def through_pickle(obj):
     return pickle.loads(_by_value.dumps(obj))
 
@@ -199,7 +210,7 @@ def test_error_is_the_one_of_the_standard_library():
 
     lock = threading.Lock()
     for unpicklable in (lock, lambda: lock, make_holder(lock)):
-        with pytest.raises(Exception, match=r"pickle") as theirs:
+        with pytest.raises(Exception, match=r"pickle|local object") as theirs:
             multiprocessing.reduction.ForkingPickler.dumps(unpicklable)
         with pytest.raises(type(theirs.value)) as ours:
             _by_value.dumps(unpicklable)
@@ -420,6 +431,31 @@ def test_main_module_of_a_directory_and_of_a_package(program, tmp_path, monkeypa
     assert run([sys.executable, str(package)]) == EXPECTED
     monkeypatch.chdir(tmp_path)
     assert run([sys.executable, "-m", "package"]) == EXPECTED
+
+
+def test_main_module_of_a_directory_needs_no_cloudpickle_for_what_has_names(ctx, tmp_path):
+    (tmp_path / "__main__.py").write_text(f"""
+import sys
+sys.modules["cloudpickle"] = None
+
+import procession
+
+child = procession.get_context({ctx.get_start_method()!r}).Process(
+    target=print, args=("__main__.py has the word in it",)
+)
+child.start()
+child.join()
+print(child.exitcode)
+""")
+    # Its path is among what a child is told, and names no module either.
+    assert run([sys.executable, str(tmp_path)]) == ["__main__.py has the word in it", "0"]
+
+
+def test_pickles_that_name_the_main_module_are_recognized():
+    function = make_named_main()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert _by_value._MAIN.search(pickle.dumps(function, protocol))
+        assert not _by_value._MAIN.search(pickle.dumps("x/__main__.py", protocol))
 
 
 def test_forked_worker_keeps_the_globals_that_its_initializer_set():

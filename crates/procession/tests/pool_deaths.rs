@@ -15,6 +15,8 @@ use procession_testing::process::{is_running, kill, wait_until};
 const DEADLOCK: Duration = Duration::from_secs(60);
 /// How often a worker is killed.
 const KILL_EVERY: Duration = Duration::from_millis(20);
+/// And how many at most: where each dies before it has done anything, nothing would ever be done.
+const KILLS: u32 = 100;
 
 fn main() -> ExitCode {
     procession_testing::run(
@@ -142,15 +144,17 @@ fn killed_idle_worker_is_replaced() {
 }
 
 /// Kills a worker of the pool now and then while `work` runs. Returns how many.
-fn with_killer<R>(pool: &Pool, work: impl FnOnce() -> R) -> (R, usize) {
+fn with_killer<R>(pool: &Pool, work: impl FnOnce() -> R) -> (R, u32) {
     let (stop, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let killer = scope.spawn(move || {
             let mut killed = 0;
-            while stopped.recv_timeout(KILL_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while killed < KILLS
+                && stopped.recv_timeout(KILL_EVERY) == Err(mpsc::RecvTimeoutError::Timeout)
+            {
                 let pids = pool.worker_pids();
                 if !pids.is_empty() {
-                    kill(pids[(killed * 7) % pids.len()]);
+                    kill(pids[(killed as usize * 7) % pids.len()]);
                     killed += 1;
                 }
             }
@@ -166,7 +170,7 @@ fn with_killer<R>(pool: &Pool, work: impl FnOnce() -> R) -> (R, usize) {
 const SPREE: u64 = 20_000;
 
 fn map_survives_a_killing_spree_with_retries() {
-    let pool = Pool::builder().workers(2).retries(20).build().unwrap();
+    let pool = Pool::builder().workers(2).retries(KILLS).build().unwrap();
     let (values, killed) = with_killer(&pool, || pool.map_chunked(1, work, 0..SPREE));
     assert!(killed > 10, "only {killed} workers were killed");
     assert_eq!(values.unwrap(), (0..SPREE).map(square).collect::<Vec<_>>());
@@ -191,7 +195,7 @@ fn pool_goes_on_through_a_killing_spree_without_retries() {
 }
 
 fn imap_unordered_survives_a_killing_spree() {
-    let pool = Pool::builder().workers(2).retries(20).build().unwrap();
+    let pool = Pool::builder().workers(2).retries(KILLS).build().unwrap();
     let (mut values, _) = with_killer(&pool, || {
         pool.imap_unordered(work, 0..SPREE / 4).unwrap().collect::<Result<Vec<_>, _>>().unwrap()
     });
@@ -200,7 +204,7 @@ fn imap_unordered_survives_a_killing_spree() {
 }
 
 fn large_tasks_survive_a_killing_spree() {
-    let pool = Pool::builder().workers(2).retries(20).build().unwrap();
+    let pool = Pool::builder().workers(2).retries(KILLS).build().unwrap();
     let texts = (0..500).map(|n| format!("{n} ").repeat(20_000));
     let expected: Vec<String> = texts.clone().map(|text| text.to_uppercase()).collect();
     let (values, _) =
@@ -209,7 +213,7 @@ fn large_tasks_survive_a_killing_spree() {
 }
 
 fn closed_pool_finishes_although_workers_die() {
-    let pool = Pool::builder().workers(2).retries(20).build().unwrap();
+    let pool = Pool::builder().workers(2).retries(KILLS).build().unwrap();
     let tasks: Vec<Task<u64>> = (0..2000).map(|x| pool.submit(work, x).unwrap()).collect();
     pool.close().unwrap();
     let (joined, _) = with_killer(&pool, || pool.join_timeout(DEADLOCK));
@@ -231,7 +235,7 @@ fn stopped_workers_do_not_keep_the_pool_from_ending() {
 }
 
 fn main_that_kills_every_worker_at_once_gets_its_values() {
-    let pool = Pool::builder().workers(4).retries(20).build().unwrap();
+    let pool = Pool::builder().workers(4).retries(KILLS).build().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
