@@ -1,11 +1,14 @@
 """The native encoder writes what `pickle` reads, and the decoder reads it too."""
 
 import contextlib
+import copyreg
 import math
 import pickle
 import pickletools
 import random
 import string
+import sys
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -164,3 +167,163 @@ def test_damaged_pickles_raise_and_do_not_crash():
 def test_what_is_no_pickle_is_refused(pickled):
     with pytest.raises(DAMAGE):
         loads(pickled)
+
+
+class Plain:
+    """What most programs send."""
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+
+class Told(Plain):
+    """Plain to be written; read with a method of its own."""
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, told=True)
+
+
+class Reduced(Plain):
+    def __reduce__(self):
+        return Reduced.again, (self.number,)
+
+    @staticmethod
+    def again(number):
+        return Reduced(number=number + 1)
+
+
+class ReducedByProtocol(Plain):
+    def __reduce_ex__(self, protocol):
+        return Reduced.again, (self.number,)
+
+
+class WithState(Plain):
+    def __getstate__(self):
+        return {"number": self.number + 1}
+
+
+class WithArguments(Plain):
+    def __new__(cls, **_attributes):
+        return super().__new__(cls)
+
+    def __getnewargs_ex__(self):
+        return (), {"number": 1}
+
+
+class WithNew(Plain):
+    made = 0
+
+    def __new__(cls, **_attributes):
+        WithNew.made += 1
+        return super().__new__(cls)
+
+
+class WithSlots(Plain):
+    __slots__ = ("more",)
+
+    def __init__(self, **attributes):
+        super().__init__(**attributes)
+        self.more = 5
+
+
+class Meta(type):
+    pass
+
+
+class WithMeta(Plain, metaclass=Meta):
+    pass
+
+
+class Listed(list):
+    def __init__(self, number=0):
+        super().__init__([number])
+        self.number = number
+
+
+class Pretender(Plain):
+    """Has the class of another one, as mocks do."""
+
+    __class__ = property(lambda _self: Plain)
+
+    def __reduce_ex__(self, protocol):
+        return Pretender, (), {"number": 7}
+
+
+class Curious(Plain):
+    """Is asked for whatever it does not have."""
+
+    def __getattr__(self, name):
+        if name == "__getnewargs__":
+            return lambda: ()
+        raise AttributeError(name)
+
+
+def again(value):
+    """What another process gets, as a dictionary with all that it has."""
+    read = loads(dumps(value))
+    assert vars(read) == vars(pickle.loads(dumps(value)))
+    return read
+
+
+@pytest.mark.parametrize("attributes", [{}, {"number": 7, "name": "x", "parts": [(1, b"y"), {}]}])
+def test_instance_of_a_plain_class_is_written_without_the_pickler(attributes):
+    value = Plain(**attributes)
+    assert is_native(dumps(value))
+    read = again(value)
+    assert type(read) is Plain
+    assert vars(read) == attributes
+    assert vars(pickle.loads(pickle.dumps(value))) == attributes
+
+
+def test_instance_with_its_own_way_to_be_read_is_read_that_way():
+    assert vars(again(Told(number=1))) == {"number": 1, "told": True}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Reduced(number=1),
+        ReducedByProtocol(number=1),
+        WithState(number=1),
+        WithArguments(number=1),
+        WithNew(number=1),
+        WithSlots(number=1),
+        WithMeta(number=1),
+        Listed(1),
+        Pretender(number=1),
+        Curious(number=1),
+        Plain(number=2**80),
+        Plain(inner=Plain(number=1).__class__),
+        Plain(twice=[[1]] * 2),
+        Plain(__reduce_ex__=lambda _protocol: (Plain, ())),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{'-'.join(vars(value))}",
+)
+def test_instance_that_has_something_to_say_is_asked(value):
+    assert not is_native(dumps(value)), "the pickler was not asked"
+    expected = pickle.loads(pickle.dumps(value))
+    read = again(value)
+    assert type(read) is type(expected)
+    assert vars(read) == vars(expected)
+
+
+def test_reducer_that_is_registered_later_counts(monkeypatch):
+    assert is_native(dumps(Plain(number=1)))
+    with monkeypatch.context() as patch:
+        patch.setitem(copyreg.dispatch_table, Plain, lambda value: (Reduced.again, (value.number,)))
+        assert vars(again(Plain(number=1))) == {"number": 2}
+    with monkeypatch.context() as patch:
+        reducers = ForkingPickler._extra_reducers
+        patch.setitem(reducers, Plain, lambda value: (Reduced.again, (value.number + 1,)))
+        assert vars(again(Plain(number=1))) == {"number": 3}
+    assert is_native(dumps(Plain(number=1)))
+
+
+def test_class_that_is_not_found_by_its_name_is_not_named(monkeypatch):
+    value = Plain(number=1)
+    monkeypatch.setattr(sys.modules[__name__], "Plain", Told)
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(value)
+    with contextlib.suppress(pickle.PicklingError):
+        # It may go by value, and is what it was then.
+        assert type(loads(dumps(value))) is not Told

@@ -16,8 +16,9 @@ use pyo3::exceptions::{PyException, PyKeyError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyModule};
+use pyo3::types::{PyBytes, PyDict, PyModule, PyType};
 
+use crate::codec::encode_plain_instance;
 use crate::draft::{Draft, Insert, LONG};
 use crate::error::EngineError;
 
@@ -136,13 +137,8 @@ struct Reducers {
 impl Reducers {
     fn __getitem__<'py>(&self, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
-        let registered = self.pickler.bind(py).getattr(intern!(py, "_extra_reducers"))?;
-        for table in [&registered, self.copyreg.bind(py)] {
-            if let Some(reducer) = table.cast::<PyDict>()?.get_item(class)? {
-                return Ok(reducer);
-            }
-        }
-        Err(PyKeyError::new_err(class.clone().unbind()))
+        reducer_for(self.pickler.bind(py), self.copyreg.bind(py), class)?
+            .ok_or_else(|| PyKeyError::new_err(class.clone().unbind()))
     }
 }
 
@@ -174,6 +170,14 @@ pub(crate) fn dump<'py>(
     if !is_original(reduction, class) {
         return Ok(None);
     }
+    match says_nothing_about(class, &value.get_type())
+        .and_then(|nothing| Ok(nothing && encode_plain_instance(value, draft)?))
+    {
+        Ok(true) => return Ok(Some(Vec::new())),
+        // The pickler says better what is wrong with the object.
+        Err(error) if !error.is_instance_of::<PyException>(class.py()) => return Err(error),
+        _ => {}
+    }
     if !may_part {
         return run(&PLAIN, class, value, draft, false).map(Some);
     }
@@ -186,6 +190,38 @@ pub(crate) fn dump<'py>(
         }
         result => result.map(Some),
     }
+}
+
+/// Whether neither the pickler nor a reducer has anything to say about objects of a class.
+fn says_nothing_about(pickler: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let py = class.py();
+    let own = pickler.getattr(intern!(py, "__dict__"))?;
+    for hook in [intern!(py, "reducer_override"), intern!(py, "persistent_id")] {
+        if own.contains(hook)? {
+            return Ok(false);
+        }
+    }
+    Ok(reducer_for(pickler, copyreg_table(py)?, class)?.is_none())
+}
+
+/// What is registered for a class, for the pickler alone or for all.
+fn reducer_for<'py>(
+    pickler: &Bound<'py, PyAny>,
+    copyreg: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let registered = pickler.getattr(intern!(class.py(), "_extra_reducers"))?;
+    for table in [&registered, copyreg] {
+        if let Some(reducer) = table.cast::<PyDict>()?.get_item(class)? {
+            return Ok(Some(reducer));
+        }
+    }
+    Ok(None)
+}
+
+fn copyreg_table(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static COPYREG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPYREG.import(py, "copyreg", "dispatch_table")
 }
 
 fn run<'py>(
@@ -225,7 +261,6 @@ fn run<'py>(
 }
 
 fn make(class: &Bound<'_, PyAny>, may_part: bool) -> PyResult<Kept> {
-    static COPYREG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = class.py();
     let sink = Bound::new(py, Sink(Mutex::default()))?;
     let pickler = if may_part {
@@ -233,7 +268,7 @@ fn make(class: &Bound<'_, PyAny>, may_part: bool) -> PyResult<Kept> {
     } else {
         class.call1((&sink,))?
     };
-    let copyreg = COPYREG.import(py, "copyreg", "dispatch_table")?.clone().unbind();
+    let copyreg = copyreg_table(py)?.clone().unbind();
     let reducers = Reducers { pickler: class.clone().unbind(), copyreg };
     pickler.setattr(intern!(py, "dispatch_table"), reducers)?;
     Ok(Kept { class: class.clone().unbind(), pickler: pickler.unbind(), sink: sink.unbind() })

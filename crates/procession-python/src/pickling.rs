@@ -4,6 +4,8 @@
 //! `ForkingPickler`, with every reducer that was registered there. What that refuses goes by value
 //! where it can: `_by_value.py` sees to that.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 use procession::shm::{self, Block, Pins};
 use pyo3::buffer::PyBuffer;
@@ -134,7 +136,9 @@ fn by_name<'py>(
 
 /// Says whether what was drafted since `mark` names the main module, which only this process has.
 fn names_what_stays_here(py: Python<'_>, draft: &Draft<'_>, mark: Mark) -> PyResult<bool> {
-    let names_main = |bytes: &[u8]| memmem::find(bytes, b"__main__").is_some();
+    static MAIN: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new("__main__"));
+    let names_main = |bytes: &[u8]| MAIN.find(bytes).is_some();
     let parts = draft.parts(mark..draft.mark());
     if let [short] = parts[..] {
         return Ok(names_main(short) && !main_comes_along(py)?);

@@ -58,11 +58,6 @@ pub fn on_slice(leave: fn() -> bool) {
     let _ = HOOK.set(leave);
 }
 
-/// Whether this thread, which a signal may have interrupted, must leave what it waits for.
-pub(crate) fn may_be_signalled() -> bool {
-    HOOK.get().is_some_and(|leave| leave())
-}
-
 /// Whether this thread, which has slept in vain, must leave its wait as if interrupted.
 pub(crate) fn must_leave() -> bool {
     let Some(leave) = HOOK.get() else { return false };
@@ -134,9 +129,9 @@ impl Pace {
         self.end <= Instant::now()
     }
 
-    /// The next slice, which is twice as long, up to `longest`.
+    /// The next slice, which is four times as long, up to `longest`.
     pub(crate) fn next(&self, longest: Duration) -> Self {
-        Self::new((self.slice * 2).min(longest))
+        Self::new((self.slice * 4).min(longest))
     }
 
     /// Notes that this thread was interrupted in a wait for `what`.

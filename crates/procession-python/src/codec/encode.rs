@@ -46,6 +46,39 @@ fn write<'py>(
     plain
 }
 
+/// Appends the pickle of an instance of the class that has this name in this module, with `state` for
+/// its attributes, if those are plain; says whether they were. If not, `draft` is as it was.
+pub(super) fn encode_instance<'py>(
+    module: &str,
+    name: &str,
+    state: &Bound<'py, PyDict>,
+    draft: &mut Draft<'py>,
+) -> bool {
+    if [module, name].iter().any(|part| part.contains('\n')) {
+        return false;
+    }
+    let mark = draft.mark();
+    let out = &mut draft.bytes;
+    // No plain value begins like that, so a decoder gives up at once.
+    out.extend_from_slice(&[op::PROTO, PROTOCOL, op::GLOBAL]);
+    for part in [module, name] {
+        out.extend_from_slice(part.as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(&[op::EMPTY_TUPLE, op::NEWOBJ]);
+    if !state.is_empty() {
+        let seen = Seen { objects: 0, places: [0; MAX_OBJECTS] };
+        let inserts = Some(&mut draft.inserts);
+        if !(Encoder { out, inserts, seen }).dict(state, 0) {
+            draft.truncate(mark);
+            return false;
+        }
+        draft.bytes.push(op::BUILD);
+    }
+    draft.bytes.push(op::STOP);
+    true
+}
+
 /// Writes a number, `None` or a truth value.
 #[inline]
 fn scalar(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {

@@ -15,12 +15,16 @@
 //! and memory use. There is no such memo here: a value in which a container or a longer text
 //! occurs twice is refused, and so is one of more than [`MAX_OBJECTS`] texts and containers,
 //! where the pickler is at no disadvantage any more.
+//!
+//! An instance of a plain class is written too, see [`instance`], and read by the real pickler.
 
 mod decode;
 mod encode;
+mod instance;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_draft};
+pub(crate) use instance::encode_plain_instance;
 
 /// Most texts and containers in one value.
 const MAX_OBJECTS: usize = 64;
@@ -56,6 +60,9 @@ mod op {
     pub(super) const APPENDS: u8 = b'e';
     pub(super) const EMPTY_DICT: u8 = b'}';
     pub(super) const SETITEMS: u8 = b'u';
+    pub(super) const GLOBAL: u8 = b'c';
+    pub(super) const NEWOBJ: u8 = 0x81;
+    pub(super) const BUILD: u8 = b'b';
 }
 
 /// The protocol written, and the only one read: 4, which every supported interpreter knows.

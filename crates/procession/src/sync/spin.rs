@@ -50,6 +50,12 @@ impl SpinBudget {
         Self { hints: AtomicU32::new(0) }
     }
 
+    /// Makes the budget what it is at the beginning, if it is less.
+    pub(crate) fn raise_to_start(&self) {
+        let tuning = tuning::get();
+        self.set(&tuning, self.hints(&tuning).max(tuning.start()));
+    }
+
     /// Spins until `ready` gives a value, within the budget and `limit`; `None` if it gave none.
     pub(crate) fn spin<R>(
         &self,
@@ -90,7 +96,7 @@ impl SpinBudget {
             return 0;
         }
         match self.hints.load(Ordering::Relaxed) {
-            0 => (tuning.ceiling() / START_DIVISOR).max(tuning.floor()),
+            0 => tuning.start(),
             hints => hints,
         }
     }
@@ -151,6 +157,10 @@ impl Tuning {
 
     fn floor(&self) -> u32 {
         self.hints_per_us * self.ceiling_us.min(Self::FLOOR_US)
+    }
+
+    fn start(&self) -> u32 {
+        (self.ceiling() / START_DIVISOR).max(self.floor())
     }
 
     fn ceiling_time(&self) -> Duration {
@@ -315,6 +325,20 @@ mod tests {
         assert!(TUNING.floor() > 0, "at a floor of nothing it could never learn again");
         budget.double(&TUNING);
         assert_eq!(budget.hints(&TUNING), 2 * TUNING.floor());
+    }
+
+    #[test]
+    fn budget_is_raised_to_its_start_but_not_lowered() {
+        let tuning = tuning::get();
+        let budget = SpinBudget::new();
+        budget.learn_from_sleep(None);
+        budget.raise_to_start();
+        let start = SpinBudget::new().hints(&tuning);
+        assert_eq!(budget.hints(&tuning), start);
+        budget.double(&tuning);
+        let more = budget.hints(&tuning);
+        budget.raise_to_start();
+        assert_eq!(budget.hints(&tuning), more);
     }
 
     #[test]

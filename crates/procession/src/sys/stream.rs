@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use rustix::io::ReadWriteFlags;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix,
+    SocketFlags, SocketType,
 };
 use rustix::pipe::PipeFlags;
+
+/// The offset of a stream, which has none.
+const HERE: u64 = u64::MAX;
 
 /// Creates two connected Unix sockets, which `exec` closes.
 pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -39,9 +43,19 @@ pub(crate) fn write(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usi
     Ok(rustix::io::writev(fd, parts)?)
 }
 
-/// Writes to a socket and returns how much was taken; blocks while nothing is.
-pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, bytes, SendFlags::empty())?)
+/// Writes to a socket without blocking and returns how much was taken; `WouldBlock` if nothing was.
+pub(crate) fn send_some(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT;
+    if let [whole] = parts {
+        return Ok(rustix::net::send(socket, whole, flags)?);
+    }
+    Ok(rustix::net::sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), flags)?)
+}
+
+/// Writes to a pipe without blocking and returns how much was taken; `WouldBlock` if nothing was.
+/// Not every system and kind of file can do this.
+pub(crate) fn write_some(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(rustix::io::pwritev2(fd, parts, HERE, ReadWriteFlags::NOWAIT)?)
 }
 
 /// Reads from a socket without blocking; `WouldBlock` if nothing is there.
@@ -49,18 +63,33 @@ pub(crate) fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
     Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
 }
 
+/// Does what [`receive_now`] does, behind what `buffer` holds, as far as its capacity goes.
+pub(crate) fn receive_now_onto(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let room = rustix::buffer::spare_capacity(buffer);
+    Ok(rustix::net::recv(socket, room, RecvFlags::DONTWAIT)?.0)
+}
+
 /// Whether a socket's call was refused because the descriptor is none.
 pub(crate) fn is_no_socket(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error())
+    error.raw_os_error() == Some(Errno::NOTSOCK.raw_os_error())
+}
+
+/// Whether a call was refused because the descriptor, or the system, has no such way to write.
+pub(crate) fn is_no_way(error: &io::Error) -> bool {
+    let refusals = [Errno::OPNOTSUPP, Errno::INVAL, Errno::SPIPE, Errno::NOSYS];
+    refusals.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether the descriptor is one of a pipe.
+pub(crate) fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 /// Reads from a pipe without blocking; `WouldBlock` if nothing is there. Not every system and kind
 /// of file can do this.
 pub(crate) fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let mut parts = [IoSliceMut::new(buffer)];
-    // The offset of a stream, which has none.
-    let here = u64::MAX;
-    Ok(rustix::io::preadv2(fd, &mut parts, here, ReadWriteFlags::NOWAIT)?)
+    Ok(rustix::io::preadv2(fd, &mut parts, HERE, ReadWriteFlags::NOWAIT)?)
 }
 
 /// Whether reading from the descriptor waits for something to read.
@@ -93,6 +122,11 @@ pub(crate) fn set_blocking(fd: BorrowedFd<'_>, blocking: bool) -> io::Result<()>
         rustix::fs::fcntl_setfl(fd, wanted)?;
     }
     Ok(())
+}
+
+/// Lets calls on a socket block that was made by [`socket_for`] and did not.
+pub(crate) fn let_block(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, false)?)
 }
 
 /// Where a socket is, or is to be. Names of files and abstract names are bytes.
@@ -129,13 +163,14 @@ impl Place {
 }
 
 /// Creates a socket that could be bound to or connected with `place`; `exec` closes it.
-pub(crate) fn socket_for(place: &Place) -> io::Result<OwnedFd> {
+pub(crate) fn socket_for(place: &Place, blocking: bool) -> io::Result<OwnedFd> {
     let family = match place {
         Place::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
         Place::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
         _ => AddressFamily::UNIX,
     };
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    let flags = if blocking { SocketFlags::empty() } else { SocketFlags::NONBLOCK };
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None)?)
 }
 
 /// Binds a socket and lets it be connected to; `backlog` clients may wait to be accepted.
@@ -165,7 +200,7 @@ pub(crate) fn local_place(socket: BorrowedFd<'_>) -> io::Result<Place> {
 pub(crate) fn is_local(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match sockopt::socket_domain(fd) {
         Ok(family) => Ok(family == AddressFamily::UNIX),
-        Err(rustix::io::Errno::NOTSOCK) => Ok(true),
+        Err(Errno::NOTSOCK) => Ok(true),
         Err(other) => Err(other.into()),
     }
 }
@@ -188,7 +223,8 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, place: &Place) -> io::Result<()> {
 
 /// Whether a connect goes on in the background.
 pub(crate) fn is_underway(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+    let underway = [Errno::INPROGRESS, Errno::ALREADY].map(|errno| Some(errno.raw_os_error()));
+    underway.contains(&error.raw_os_error())
 }
 
 /// What came of a connect that went on in the background.

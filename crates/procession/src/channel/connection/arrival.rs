@@ -8,7 +8,8 @@
 //! process receives from the same end or the sender has no bell, finds out when it goes to sleep.
 //!
 //! A signal that comes while nobody sleeps in a system call interrupts none. So sleep ends after a
-//! second at the latest, as if by a signal, and the caller sees to those that came.
+//! second at the latest, as if by a signal, and the caller sees to those that came. In the middle of
+//! a message, too, nobody sleeps but in `poll`, and in slices.
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::connection::carry::Bell;
 use crate::primitive::{AtomicU32, Ordering};
+use crate::slice::poll_in_slices;
 use crate::sync::spin::SpinBudget;
 use crate::sys::{fd, stream};
 
@@ -27,7 +29,10 @@ const SLICE: Duration = Duration::from_secs(1);
 /// receiver that counted them would never find out that its partner is quick.
 const COUNTED: u32 = 4;
 
-/// How a descriptor is read without blocking, which its first use finds out.
+/// Bytes that a pipe takes which is said to be writable; `PIPE_BUF`.
+const TAKEN: usize = 4096;
+
+/// How a descriptor is read and written without blocking, which its first use finds out.
 mod way {
     pub(super) const SOCKET: u32 = 0;
     pub(super) const PIPE: u32 = 1;
@@ -165,22 +170,90 @@ impl Arrivals {
         result
     }
 
-    /// Writes a short message, as far as it is taken; blocks while nothing is.
+    /// Writes from `parts`, as far as that is taken at once; blocks only on a descriptor that cannot be
+    /// written to otherwise, and seldom there.
     ///
     /// # Errors
     ///
-    /// Those of `write(2)`.
-    pub(super) fn write(&self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
-        // Quicker than to write, where the descriptor is a socket.
+    /// Those of `write(2)`; `WouldBlock` when nothing is taken.
+    pub(super) fn write(&self, fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.way.load(Ordering::Relaxed) == way::SOCKET {
-            match stream::send(fd, message) {
-                Err(error) if stream::is_no_socket(&error) => {
-                    self.way.store(way::PIPE, Ordering::Relaxed);
+            match stream::send_some(fd, parts) {
+                Err(error) if stream::is_no_socket(&error) => self.find_way(fd),
+                result => return result,
+            }
+        }
+        if self.way.load(Ordering::Relaxed) == way::PIPE {
+            match stream::write_some(fd, parts) {
+                Err(error) if stream::is_no_way(&error) => {
+                    self.way.store(way::NONE, Ordering::Relaxed);
                 }
                 result => return result,
             }
         }
-        stream::write(fd, &[IoSlice::new(message)])
+        if !fd::poll_writable(fd, Some(Instant::now()))? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // What is writable takes this much.
+        let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+        stream::write(fd, &[IoSlice::new(&first[..first.len().min(TAKEN)])])
+    }
+
+    /// Reads more of a message into `buffer`: at least one byte, or none at the end of the stream.
+    /// Blocks while there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read(2)`; `Interrupted` also when signals are to be seen to.
+    pub(super) fn read_more(&self, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(result) = self.look(fd, buffer) {
+                return result;
+            }
+            wait_readable(fd)?;
+            if self.way.load(Ordering::Relaxed) == way::NONE {
+                match stream::read(fd, buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+            }
+        }
+    }
+
+    /// Does what [`read_more`](Self::read_more) does, behind what `buffer` holds, as far as its
+    /// capacity goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_more`](Self::read_more).
+    pub(super) fn read_more_onto(
+        &self,
+        fd: BorrowedFd<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        loop {
+            let socket = self.way.load(Ordering::Relaxed) == way::SOCKET;
+            if !socket {
+                wait_readable(fd)?;
+            }
+            let result = if socket {
+                stream::receive_now_onto(fd, buffer)
+            } else {
+                stream::read_onto(fd, buffer)
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_readable(fd)?,
+                Err(error) if socket && stream::is_no_socket(&error) => self.find_way(fd),
+                result => return result,
+            }
+        }
+    }
+
+    /// Notes how a descriptor that is no socket is used.
+    fn find_way(&self, fd: BorrowedFd<'_>) {
+        // Other files may say that they would block, and that they would not.
+        let way = if stream::is_pipe(fd) { way::PIPE } else { way::NONE };
+        self.way.store(way, Ordering::Relaxed);
     }
 
     /// Reads what is there; `None` if nothing is, or it cannot be told without blocking.
@@ -195,7 +268,7 @@ impl Arrivals {
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if way == way::SOCKET && stream::is_no_socket(&error) => {
-                    self.way.store(way::PIPE, Ordering::Relaxed);
+                    self.find_way(fd);
                 }
                 // The system has no such call for this descriptor; reading tells what else it is.
                 Err(_) if way == way::PIPE => self.way.store(way::NONE, Ordering::Relaxed),
@@ -203,4 +276,10 @@ impl Arrivals {
             }
         }
     }
+}
+
+/// Waits until there is something to read, or the end.
+fn wait_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let poll = |until| fd::poll_readable(&[fd], until);
+    poll_in_slices(None, |ready| ready.contains(&true), poll).map(drop)
 }

@@ -12,7 +12,7 @@ use crate::channel::connection::error::{RecvError, SendError};
 use crate::channel::connection::frame::{self, Header, Parsed};
 use crate::channel::connection::turn::{Turn, Turned};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::slice::{may_be_signalled, poll_in_slices};
+use crate::slice::{must_leave, poll_in_slices};
 use crate::sys::{fd, stream};
 
 /// Bytes of a message that nobody wants are read this many at a time.
@@ -23,6 +23,9 @@ const PARTS: usize = 8;
 
 /// A message that is not longer than this, with its header, is put together before it is written.
 const AT_ONCE: usize = 256;
+
+/// Up to so many bytes are read into memory that is filled with zeros before.
+const SHORT: u64 = 4096;
 
 /// The byte that goes with a descriptor, as CPython sends it: how many there are.
 const ONE_DESCRIPTOR: [u8; 1] = [1];
@@ -381,24 +384,12 @@ impl ByteConnection {
 
     /// Reads at least one byte within a message, or none at the end of the stream.
     fn read(&self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        loop {
-            match stream::read(self.fd.as_fd(), buffer) {
-                Err(error) if is_dry(&error) => self.wait_readable()?,
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    /// Waits in the middle of a message, on a descriptor that somebody has made non-blocking.
-    fn wait_readable(&self) -> Result<(), RecvError> {
-        let poll = |until| fd::poll_readable(&[self.fd.as_fd()], until);
-        poll_in_slices(None, |ready| ready.contains(&true), poll)?;
-        Ok(())
+        Ok(self.arrivals.read_more(self.fd.as_fd(), buffer)?)
     }
 }
 
-/// Whether a descriptor that does not block has nothing to give or no room.
-fn is_dry(error: &io::Error) -> bool {
+/// Whether a descriptor has no room at the moment.
+fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
@@ -519,13 +510,12 @@ impl Outgoing<'_> {
                     if let Some(bell) = &self.connection.bell {
                         bell.ring();
                     }
-                    // One that had to wait for room and was interrupted says only how far it came, so
-                    // that signals are looked for even if there was none.
-                    if self.sent < total && may_be_signalled() {
+                    // A signal that comes while bytes are copied interrupts nothing.
+                    if self.sent < total && must_leave() {
                         return Err(SendError::Interrupted);
                     }
                 }
-                Err(error) if is_dry(&error) && self.sent > 0 => {
+                Err(error) if is_full(&error) && self.may_wait()? => {
                     let poll = |until| fd::poll_writable(self.connection.fd.as_fd(), until);
                     poll_in_slices(None, |ready| *ready, poll)?;
                 }
@@ -535,18 +525,24 @@ impl Outgoing<'_> {
         Ok(())
     }
 
+    /// Whether it is waited for room. One that does not block says so instead, as long as nothing of
+    /// the message is on its way.
+    fn may_wait(&self) -> io::Result<bool> {
+        Ok(self.sent > 0 || stream::blocks(self.connection.fd.as_fd())?)
+    }
+
     /// Sends some of what is left of `total` bytes.
     fn send_rest(&self, parts: &[&[u8]], total: usize) -> io::Result<usize> {
-        let fd = self.connection.fd.as_fd();
+        let (fd, arrivals) = (self.connection.fd.as_fd(), &self.connection.arrivals);
         if total > AT_ONCE {
-            return stream::write(fd, &behind(self.sent, self.header.bytes(), parts));
+            return arrivals.write(fd, &behind(self.sent, self.header.bytes(), parts));
         }
         let mut whole = SmallVec::<[u8; AT_ONCE]>::new();
         whole.extend_from_slice(self.header.bytes());
         for part in parts {
             whole.extend_from_slice(part);
         }
-        self.connection.arrivals.write(fd, &whole[self.sent..])
+        arrivals.write(fd, &[IoSlice::new(&whole[self.sent..])])
     }
 }
 
@@ -599,6 +595,7 @@ impl Incoming<'_> {
                 0 => return Err(self.truncated()),
                 count => self.left -= count as u64,
             }
+            self.see_to_signals()?;
         }
         Ok(())
     }
@@ -618,22 +615,18 @@ impl Incoming<'_> {
         while self.left > 0 {
             let count = self.read_some_onto(buffer)?;
             self.left -= count as u64;
+            self.see_to_signals()?;
         }
         Ok(())
     }
 
     fn read_some_onto(&self, buffer: &mut Vec<u8>) -> Result<usize, RecvError> {
         let fd = self.connection.fd.as_fd();
-        // The buffer may have more room than what is left of the message.
-        let exact = (buffer.capacity() - buffer.len()) as u64 <= self.left;
+        // The buffer may have more room than what is left of the message. To fill a little with zeros
+        // costs less than to ask a pipe whether there is something.
+        let exact = self.left > SHORT && (buffer.capacity() - buffer.len()) as u64 <= self.left;
         let count = if exact {
-            match stream::read_onto(fd, buffer) {
-                Err(error) if is_dry(&error) => {
-                    self.connection.wait_readable()?;
-                    return Ok(0);
-                }
-                result => result?,
-            }
+            self.connection.arrivals.read_more_onto(fd, buffer)?
         } else {
             let start = buffer.len();
             buffer.resize(start + self.left as usize, 0);
@@ -642,6 +635,11 @@ impl Incoming<'_> {
             result?
         };
         if count == 0 { Err(self.truncated()) } else { Ok(count) }
+    }
+
+    /// Fails when the rest has to wait. A signal that comes while bytes are copied interrupts nothing.
+    fn see_to_signals(&self) -> Result<(), RecvError> {
+        if self.left > 0 && must_leave() { Err(RecvError::Interrupted) } else { Ok(()) }
     }
 
     fn truncated(&self) -> RecvError {
@@ -653,6 +651,73 @@ impl Drop for Incoming<'_> {
     fn drop(&mut self) {
         if self.left > 0 {
             self.connection.place.give_up(self.left);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::slice::testing;
+
+    /// More than any stream takes while nobody reads.
+    const LONG: usize = 32 << 20;
+
+    fn pipes() -> [(ByteConnection, ByteConnection); 2] {
+        let (reader, writer) = byte_pipe_one_way().unwrap();
+        [(writer, reader), byte_pipe().unwrap()]
+    }
+
+    #[test]
+    fn receiver_of_a_message_that_stalls_sees_to_signals_and_goes_on() {
+        for (sender, receiver) in pipes() {
+            for length in [10, 2 * SHORT as usize] {
+                let message = vec![7; length];
+                let header = Header::of(length);
+                stream::write(sender.as_fd(), &[IoSlice::new(header.bytes())]).unwrap();
+                let mut incoming = receiver.start_receiving().unwrap();
+                let mut received = Vec::new();
+                testing::answer(true);
+                assert!(matches!(incoming.read_onto(&mut received), Err(RecvError::Interrupted)));
+                stream::write(sender.as_fd(), &[IoSlice::new(&message)]).unwrap();
+                testing::answer(false);
+                incoming.read_onto(&mut received).unwrap();
+                assert_eq!(received, message);
+            }
+        }
+    }
+
+    #[test]
+    fn sender_to_one_who_does_not_read_sees_to_signals_and_goes_on() {
+        for (sender, receiver) in pipes() {
+            let message: Vec<u8> = (0..LONG).map(|at| at as u8).collect();
+            let mut outgoing = sender.start_sending(LONG).unwrap();
+            testing::answer(true);
+            // As soon as something was sent, and then while there is no room.
+            for _ in 0..2 {
+                let sent = outgoing.send(&message);
+                assert!(matches!(sent, Err(SendError::Interrupted)), "{sent:?}");
+            }
+            testing::answer(false);
+            let received = thread::spawn(move || receiver.recv().unwrap());
+            repeat(|| outgoing.send(&message)).unwrap();
+            assert!(received.join().unwrap() == message, "it came out otherwise");
+        }
+    }
+
+    #[test]
+    fn sender_on_a_descriptor_that_does_not_block_is_told_that_there_is_no_room() {
+        for (sender, _receiver) in pipes() {
+            stream::set_blocking(sender.as_fd(), false).unwrap();
+            let refused = loop {
+                if let Err(error) = sender.send(&[7; 64]) {
+                    break error;
+                }
+            };
+            let SendError::Os { source } = refused else { panic!("{refused}") };
+            assert_eq!(source.kind(), io::ErrorKind::WouldBlock);
         }
     }
 }

@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 use crate::channel::connection::address::Address;
 use crate::channel::connection::bytes::ByteConnection;
 use crate::channel::connection::error::{EndpointError, HandshakeError};
-use crate::channel::connection::handshake::{Handshake, Side};
+use crate::channel::connection::handshake::{Attempts, Handshake, Side};
 use crate::slice::poll_in_slices;
 use crate::sys::fd;
 use crate::sys::stream::{self, Place};
+
+thread_local! {
+    /// What this thread has learned about waiting for listeners in a handshake.
+    static SPIN: Attempts = Attempts::new();
+}
 
 /// How to connect with a [`Listener`](super::Listener), or one of Python's.
 ///
@@ -91,8 +96,11 @@ impl Client {
     /// As [`connect`](Self::connect).
     pub fn start(&self) -> Result<Connecting, EndpointError> {
         let place = self.address.place()?;
-        let socket =
-            stream::socket_for(&place).map_err(|source| self.address.failed("socket", source))?;
+        // A TCP connect that blocks and is interrupted goes on in the background, with no way to
+        // wait for it.
+        let blocking = !matches!(place, Place::Tcp(_));
+        let socket = stream::socket_for(&place, blocking)
+            .map_err(|source| self.address.failed("socket", source))?;
         Ok(Connecting {
             deadline: self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             client: self.clone(),
@@ -160,15 +168,17 @@ impl Connecting {
                 Stage::Connected => match &self.client.key {
                     None => return Ok(()),
                     Some(key) => {
+                        SPIN.with(Attempts::begin);
                         let handshake = Handshake::start(Side::Client, key, socket.as_fd())?;
                         self.stage = Stage::Shaking(handshake);
                     }
                 },
                 Stage::Shaking(handshake) => {
-                    if handshake.advance(socket.as_fd())? {
+                    if advance_in_time(handshake, socket)? {
                         return Ok(());
                     }
                     self.wait_readable(socket)?;
+                    SPIN.with(Attempts::was_in_vain);
                 }
             }
         }
@@ -183,21 +193,28 @@ impl Connecting {
         if !matches!(self.place, Place::Tcp(_)) {
             // Without room in the listener's backlog this blocks, and a socket that does not
             // block would be refused.
-            stream::set_connect_timeout(socket.as_fd(), left).map_err(failed)?;
+            if left.is_some() {
+                stream::set_connect_timeout(socket.as_fd(), left).map_err(failed)?;
+            }
             stream::connect(socket.as_fd(), &self.place).map_err(failed)?;
-            stream::set_connect_timeout(socket.as_fd(), None).map_err(failed)?;
+            if left.is_some() {
+                stream::set_connect_timeout(socket.as_fd(), None).map_err(failed)?;
+            }
             return Ok(Stage::Connected);
         }
         stream::send_without_delay(socket).map_err(failed)?;
-        // One that blocks and is interrupted goes on in the background, with no way to wait for it.
-        stream::set_blocking(socket.as_fd(), false).map_err(failed)?;
-        match stream::connect(socket.as_fd(), &self.place) {
-            Ok(()) => {}
-            Err(error) if stream::is_underway(&error) => return Ok(Stage::Underway),
-            Err(error) => return Err(failed(error)),
+        // On this machine the first call connects, and the second one says so.
+        for _ in 0..2 {
+            match stream::connect(socket.as_fd(), &self.place) {
+                Ok(()) => {
+                    stream::let_block(socket.as_fd()).map_err(failed)?;
+                    return Ok(Stage::Connected);
+                }
+                Err(error) if stream::is_underway(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
-        stream::set_blocking(socket.as_fd(), true).map_err(failed)?;
-        Ok(Stage::Connected)
+        Ok(Stage::Underway)
     }
 
     fn wait_connected(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
@@ -207,7 +224,7 @@ impl Connecting {
             return Err(EndpointError::TimedOut);
         }
         stream::connect_result(socket.as_fd()).map_err(failed)?;
-        stream::set_blocking(socket.as_fd(), true).map_err(failed)
+        stream::let_block(socket.as_fd()).map_err(failed)
     }
 
     fn wait_readable(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
@@ -226,5 +243,25 @@ impl Connecting {
             return EndpointError::TimedOut;
         }
         self.client.address.failed("connect", source)
+    }
+}
+
+/// Goes on with the handshake; looks for a short time for what has not come yet. False when it is to
+/// be waited for.
+fn advance_in_time(handshake: &mut Handshake, socket: &OwnedFd) -> Result<bool, HandshakeError> {
+    if handshake.advance(socket.as_fd())? {
+        return Ok(true);
+    }
+    loop {
+        let before = handshake.progress();
+        let look = || match handshake.advance(socket.as_fd()) {
+            Ok(false) if handshake.progress() == before => None,
+            result => Some(result),
+        };
+        match SPIN.with(|attempts| attempts.spin(None, look)) {
+            Some(Ok(false)) => {}
+            Some(result) => return result,
+            None => return Ok(false),
+        }
     }
 }

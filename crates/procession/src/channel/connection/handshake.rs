@@ -2,7 +2,8 @@
 //!
 //! The listener challenges first: it sends `#CHALLENGE#` and random bytes. The client answers with
 //! their HMAC under the key, and hears `#WELCOME#` or `#FAILURE#`. Then the other way round. Each
-//! of these is a message as any other, of at most 256 bytes.
+//! of these is a message as any other, of at most 256 bytes. Our client sends its challenge along with
+//! its answer, which saves both a turn: no peer looks for it before it has sent its verdict.
 //!
 //! | who asks                  | random bytes               | answer                              |
 //! |---------------------------|----------------------------|-------------------------------------|
@@ -15,6 +16,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac, SimpleHmac};
@@ -24,6 +26,8 @@ use sha3::{Sha3_256, Sha3_384};
 
 use crate::channel::connection::error::HandshakeError;
 use crate::channel::connection::frame::{self, Header, Parsed};
+use crate::primitive::{AtomicU32, Ordering};
+use crate::sync::spin::SpinBudget;
 use crate::sys::stream;
 
 /// What a challenge begins with.
@@ -36,6 +40,8 @@ pub const FAILURE: &[u8] = b"#FAILURE#";
 /// The longest message of a handshake, in bytes.
 const LONGEST: u64 = 256;
 const RANDOM_BYTES: usize = 40;
+/// So many bytes are read at once where that many may come; more than the messages of one turn have.
+const AHEAD: usize = 256;
 /// Bytes of a challenge of an old peer.
 const OLD_CHALLENGE: usize = 20;
 /// Bytes of an answer of an old peer.
@@ -141,6 +147,46 @@ pub fn verify(key: &[u8], challenge: &[u8], answer: &[u8]) -> Result<(), Handsha
     if digest.verify(key, challenge, mac) { Ok(()) } else { Err(HandshakeError::WrongKey) }
 }
 
+/// How long it pays to look for the peer's next message without sleeping.
+///
+/// A turn of a handshake takes less than a wake-up, if both ends have a processor. If not, the peer
+/// comes only when this end sleeps, and soon: so that a sleep was short says nothing here, and each
+/// that was needed makes the next spin shorter. Every so many handshakes it is tried anew.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    budget: SpinBudget,
+    begun: AtomicU32,
+}
+
+impl Attempts {
+    const TRIED_ANEW: u32 = 16;
+
+    pub(super) fn new() -> Self {
+        Self { budget: SpinBudget::new(), begun: AtomicU32::new(0) }
+    }
+
+    /// Says that a handshake is to begin.
+    pub(super) fn begin(&self) {
+        if self.begun.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::TRIED_ANEW) {
+            self.budget.raise_to_start();
+        }
+    }
+
+    /// Calls `look` for a short time until it finds something.
+    pub(super) fn spin<R>(
+        &self,
+        limit: Option<Duration>,
+        look: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
+        self.budget.spin(limit, look)
+    }
+
+    /// Says that a sleep was needed.
+    pub(super) fn was_in_vain(&self) {
+        self.budget.learn_from_sleep(None);
+    }
+}
+
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -165,6 +211,8 @@ pub(crate) struct Handshake {
     /// The challenge that was sent.
     challenge: Vec<u8>,
     inbox: Inbox,
+    /// What is to be sent before the next look at what has come.
+    outbox: Vec<u8>,
     /// How many messages have come.
     steps: usize,
 }
@@ -182,23 +230,40 @@ impl Handshake {
             due: Due::Challenge,
             challenge: Vec::new(),
             inbox: Inbox::default(),
+            outbox: Vec::new(),
             steps: 0,
         };
         if side == Side::Listener {
-            handshake.send_challenge(socket)?;
+            handshake.post_challenge()?;
+            handshake.due = Due::Answer;
+            handshake.flush(socket)?;
         }
         Ok(handshake)
     }
 
     /// Goes as far as what has come allows; true when the handshake is done.
     pub(crate) fn advance(&mut self, socket: BorrowedFd<'_>) -> Result<bool, HandshakeError> {
-        while let Some(message) = self.inbox.receive(socket)? {
-            self.steps += 1;
-            if self.step(socket, &message)? {
-                return Ok(true);
+        loop {
+            while let Some(message) = self.inbox.take()? {
+                self.steps += 1;
+                match self.step(&message) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        self.flush(socket)?;
+                        return self.inbox.end().map(|()| true);
+                    }
+                    Err(error) => {
+                        // The peer may be gone already; that the handshake failed is what matters.
+                        let _ = self.flush(socket);
+                        return Err(error);
+                    }
+                }
+            }
+            self.flush(socket)?;
+            if !self.inbox.fill(socket, self.foreseen())? {
+                return Ok(false);
             }
         }
-        Ok(false)
     }
 
     /// A number that is another one whenever a whole message has come.
@@ -206,7 +271,17 @@ impl Handshake {
         self.steps
     }
 
-    fn step(&mut self, socket: BorrowedFd<'_>, message: &[u8]) -> Result<bool, HandshakeError> {
+    /// So many bytes may be read at once: nothing that is not of the handshake is among them.
+    fn foreseen(&self) -> usize {
+        match (self.side, self.due) {
+            // What follows is the peer's own.
+            (Side::Listener, Due::Verdict) => frame::SHORT + WELCOME.len(),
+            // Before it says anything else the peer waits for a message of this end.
+            _ => AHEAD,
+        }
+    }
+
+    fn step(&mut self, message: &[u8]) -> Result<bool, HandshakeError> {
         match self.due {
             Due::Challenge => {
                 let challenge = message
@@ -215,16 +290,19 @@ impl Handshake {
                 if challenge.len() < OLD_CHALLENGE {
                     return Err(HandshakeError::Unsupported { message: challenge.to_owned() });
                 }
-                send(socket, &answer(&self.key, challenge)?)?;
+                let answer = answer(&self.key, challenge)?;
+                self.post(&answer);
+                if self.side == Side::Client {
+                    self.post_challenge()?;
+                }
                 self.due = Due::Verdict;
             }
             Due::Answer => {
                 if let Err(error) = verify(&self.key, &self.challenge, message) {
-                    // The peer may be gone already; that the handshake failed is what matters.
-                    let _ = send(socket, FAILURE);
+                    self.post(FAILURE);
                     return Err(error);
                 }
-                send(socket, WELCOME)?;
+                self.post(WELCOME);
                 self.due = Due::Challenge;
                 return Ok(self.side == Side::Client);
             }
@@ -232,23 +310,41 @@ impl Handshake {
                 if message != WELCOME {
                     return Err(HandshakeError::Rejected);
                 }
-                if self.side == Side::Listener {
-                    return Ok(true);
-                }
-                self.send_challenge(socket)?;
+                self.due = Due::Answer;
+                return Ok(self.side == Side::Listener);
             }
         }
         Ok(false)
     }
 
-    fn send_challenge(&mut self, socket: BorrowedFd<'_>) -> Result<(), HandshakeError> {
+    fn post_challenge(&mut self) -> Result<(), HandshakeError> {
         self.challenge = challenge().map_err(|_| HandshakeError::Gone)?;
-        self.due = Due::Answer;
-        send(socket, &[CHALLENGE, &self.challenge].concat())
+        let message = [CHALLENGE, &self.challenge].concat();
+        self.post(&message);
+        Ok(())
+    }
+
+    fn post(&mut self, message: &[u8]) {
+        self.outbox.extend_from_slice(Header::of(message.len()).bytes());
+        self.outbox.extend_from_slice(message);
+    }
+
+    /// Sends what was posted. A peer that has read nothing of so little is as good as gone.
+    fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<(), HandshakeError> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        match stream::send_now(socket, &self.outbox) {
+            Ok(count) if count == self.outbox.len() => {
+                self.outbox.clear();
+                Ok(())
+            }
+            _ => Err(HandshakeError::Gone),
+        }
     }
 }
 
-/// The part of the next message that has come, with its header.
+/// What has come and was not taken yet: a part of a message with its header, or more than one.
 #[derive(Debug, Default)]
 pub(super) struct Inbox(Vec<u8>);
 
@@ -259,34 +355,42 @@ impl Inbox {
         socket: BorrowedFd<'_>,
     ) -> Result<Option<Vec<u8>>, HandshakeError> {
         loop {
-            let needed = match frame::parse(&self.0) {
-                Parsed::Needs(needed) => needed,
-                Parsed::Length(length) if length <= LONGEST => {
-                    let all = frame::length_of_header(&self.0) + length as usize;
-                    if self.0.len() == all {
-                        let message = self.0.split_off(frame::length_of_header(&self.0));
-                        self.0.clear();
-                        return Ok(Some(message));
-                    }
-                    all
-                }
-                Parsed::Length(_) | Parsed::Nonsense => {
-                    return Err(HandshakeError::Protocol { message: self.0.clone() });
-                }
-            };
-            if !self.receive_up_to(socket, needed)? {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if !self.fill(socket, 0)? {
                 return Ok(None);
             }
         }
     }
 
-    fn receive_up_to(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        needed: usize,
-    ) -> Result<bool, HandshakeError> {
+    /// The next message if all of it has been read.
+    fn take(&mut self) -> Result<Option<Vec<u8>>, HandshakeError> {
+        let all = self.needed()?;
+        if self.0.len() < all {
+            return Ok(None);
+        }
+        let message = self.0[frame::length_of_header(&self.0)..all].to_vec();
+        self.0.drain(..all);
+        Ok(Some(message))
+    }
+
+    /// How many bytes the next message has with its header, or the header alone if it is not there.
+    fn needed(&self) -> Result<usize, HandshakeError> {
+        match frame::parse(&self.0) {
+            Parsed::Needs(needed) => Ok(needed),
+            Parsed::Length(length) if length <= LONGEST => {
+                Ok(frame::length_of_header(&self.0) + length as usize)
+            }
+            Parsed::Length(_) | Parsed::Nonsense => Err(self.protocol()),
+        }
+    }
+
+    /// Reads what is there, up to the end of the next message or `foreseen` bytes; false if nothing
+    /// is.
+    fn fill(&mut self, socket: BorrowedFd<'_>, foreseen: usize) -> Result<bool, HandshakeError> {
         let start = self.0.len();
-        self.0.resize(needed, 0);
+        self.0.resize(self.needed()?.max(foreseen), 0);
         let result = stream::receive_now(socket, &mut self.0[start..]);
         self.0.truncate(start + *result.as_ref().unwrap_or(&0));
         match result {
@@ -297,19 +401,21 @@ impl Inbox {
             Err(_) => Err(HandshakeError::Gone),
         }
     }
-}
 
-/// Sends one message. A peer that has read nothing of so little is as good as gone.
-fn send(socket: BorrowedFd<'_>, message: &[u8]) -> Result<(), HandshakeError> {
-    let bytes = [Header::of(message.len()).bytes(), message].concat();
-    match stream::send_now(socket, &bytes) {
-        Ok(count) if count == bytes.len() => Ok(()),
-        _ => Err(HandshakeError::Gone),
+    /// Fails if something is left that came before its turn.
+    fn end(&self) -> Result<(), HandshakeError> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.protocol()) }
+    }
+
+    fn protocol(&self) -> HandshakeError {
+        HandshakeError::Protocol { message: self.0.clone() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     const KEY: &[u8] = b"supadupasecretkey";
@@ -363,5 +469,43 @@ mod tests {
         for wrong in [&[0; OLD_ANSWER][..], b"{sha256}", b"{md5}short"] {
             assert_eq!(verify(KEY, b"challenge", wrong), Err(HandshakeError::WrongKey));
         }
+    }
+    #[test]
+    fn client_challenges_along_with_its_answer() {
+        let (here, there) = stream::stream_pair().unwrap();
+        let mut listener = Handshake::start(Side::Listener, KEY, here.as_fd()).unwrap();
+        let mut client = Handshake::start(Side::Client, KEY, there.as_fd()).unwrap();
+        assert!(!client.advance(there.as_fd()).unwrap());
+        assert!(!listener.advance(here.as_fd()).unwrap());
+        assert_eq!(listener.due, Due::Verdict, "the listener has answered already");
+        assert!(client.advance(there.as_fd()).unwrap());
+        // What the client says next is not of the handshake.
+        stream::send_now(there.as_fd(), b"hello").unwrap();
+        assert!(listener.advance(here.as_fd()).unwrap());
+        let mut rest = [0; 16];
+        assert_eq!(stream::receive_now(here.as_fd(), &mut rest).unwrap(), 5);
+    }
+
+    #[test]
+    fn peer_that_says_too_much_in_the_handshake_is_refused() {
+        let (here, there) = stream::stream_pair().unwrap();
+        let mut client = Handshake::start(Side::Client, KEY, there.as_fd()).unwrap();
+        let mut listener = Handshake::start(Side::Listener, KEY, here.as_fd()).unwrap();
+        assert!(!client.advance(there.as_fd()).unwrap());
+        assert!(!listener.advance(here.as_fd()).unwrap());
+        stream::send_now(here.as_fd(), b"more").unwrap();
+        let refused = client.advance(there.as_fd());
+        assert_eq!(refused, Err(HandshakeError::Protocol { message: b"more".to_vec() }));
+    }
+
+    #[test]
+    fn client_with_another_key_is_told_so() {
+        let (here, there) = stream::stream_pair().unwrap();
+        let mut listener = Handshake::start(Side::Listener, KEY, here.as_fd()).unwrap();
+        let mut client = Handshake::start(Side::Client, b"another", there.as_fd()).unwrap();
+        assert!(!client.advance(there.as_fd()).unwrap());
+        assert_eq!(listener.advance(here.as_fd()), Err(HandshakeError::WrongKey));
+        drop(here);
+        assert_eq!(client.advance(there.as_fd()), Err(HandshakeError::Rejected));
     }
 }

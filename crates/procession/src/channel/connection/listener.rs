@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::channel::connection::address::Address;
 use crate::channel::connection::bytes::ByteConnection;
 use crate::channel::connection::error::{EndpointError, HandshakeError};
-use crate::channel::connection::handshake::{Handshake, Side};
+use crate::channel::connection::handshake::{Attempts, Handshake, Side};
 use crate::channel::connection::turn::Turn;
 use crate::slice::poll_in_slices;
 use crate::sys::stream::{self, Place};
@@ -72,11 +72,14 @@ impl ListenerBuilder {
     pub fn bind(self) -> Result<Listener, EndpointError> {
         let place = self.address.place()?;
         let failed = |call| move |source| (call, source);
-        let made = stream::socket_for(&place).map_err(failed("socket")).and_then(|socket| {
+        // A client that gives up between `poll` and `accept` must not make `accept` block.
+        let made = stream::socket_for(&place, false).map_err(failed("socket")).and_then(|socket| {
+            if matches!(place, Place::Tcp(_)) {
+                // Those that are accepted inherit it. Slower without, and no reason not to listen.
+                let _ = stream::send_without_delay(&socket);
+            }
             stream::bind_and_listen(socket.as_fd(), &place, self.backlog)
                 .map_err(failed("bind"))?;
-            // A client that gives up between `poll` and `accept` must not make `accept` block.
-            stream::set_blocking(socket.as_fd(), false).map_err(failed("fcntl"))?;
             let place = stream::local_place(socket.as_fd()).map_err(failed("getsockname"))?;
             Ok((socket, place))
         });
@@ -92,6 +95,7 @@ impl ListenerBuilder {
             patience: self.patience,
             limit: self.limit,
             accepting: Turn::new(),
+            spin: Attempts::new(),
             pending: Mutex::new((0, Vec::new())),
             _file: file,
         })
@@ -130,6 +134,8 @@ pub struct Listener {
     /// The longest message that its connections receive, in bytes.
     limit: u64,
     accepting: Turn,
+    /// How long it pays to look for clients without sleeping.
+    spin: Attempts,
     /// Clients in a handshake, and with which process. Empty while a thread accepts.
     pending: Mutex<(u32, Vec<Pending>)>,
     _file: Option<SocketFile>,
@@ -143,6 +149,13 @@ struct Pending {
     handshake: Handshake,
     /// When it will have been silent for too long.
     deadline: Option<Instant>,
+}
+
+/// What a look has found.
+enum Seen {
+    Accepted(Accepted),
+    /// There is a client, or more of its handshake.
+    Progress,
 }
 
 /// A connection, and the address of the client.
@@ -233,11 +246,17 @@ impl Listener {
         // It is this thread's turn, so only a forked child can find the lock taken: by a thread
         // that it does not have.
         let Ok(mut stored) = self.pending.try_lock() else { return Vec::new() };
+        if stored.1.is_empty() {
+            return Vec::new();
+        }
         let (owner, pending) = std::mem::take(&mut *stored);
         if owner == process::getpid() { pending } else { Vec::new() }
     }
 
     fn put_pending(&self, pending: Vec<Pending>) {
+        if pending.is_empty() {
+            return;
+        }
         if let Ok(mut stored) = self.pending.try_lock() {
             *stored = (process::getpid(), pending);
         }
@@ -248,59 +267,87 @@ impl Listener {
         pending: &mut Vec<Pending>,
         deadline: Option<Instant>,
     ) -> Result<Accepted, EndpointError> {
+        self.spin.begin();
+        let mut knocked = true;
         loop {
-            if let Some(accepted) = self.accept_waiting(pending)? {
+            if knocked && let Some(accepted) = self.accept_waiting(pending)? {
                 return Ok(accepted);
             }
             if let Some(accepted) = advance(pending, self.patience)? {
                 return Ok(accepted);
             }
-            self.wait(pending, deadline)?;
+            let few = pending.len() <= 1;
+            if few {
+                let in_time = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+                match self.spin.spin(in_time, || self.look(pending).transpose()) {
+                    Some(Ok(Seen::Accepted(accepted))) => return Ok(accepted),
+                    Some(Ok(Seen::Progress)) => continue,
+                    Some(Err(error)) => return Err(error),
+                    None => {}
+                }
+            }
+            knocked = self.wait(pending, deadline)?;
+            if few {
+                self.spin.was_in_vain();
+            }
         }
     }
 
-    /// Takes the clients that have connected. One is done with that if there is no key.
+    /// Looks for what is most likely to come: a client, or the next message of the first one.
+    fn look(&self, pending: &mut Vec<Pending>) -> Result<Option<Seen>, EndpointError> {
+        let steps = |pending: &[Pending]| pending.first().map(|client| client.handshake.progress());
+        let before = steps(pending);
+        let accepted = if pending.is_empty() {
+            self.accept_waiting(pending)?
+        } else {
+            advance(pending, self.patience)?
+        };
+        Ok(match accepted {
+            Some(accepted) => Some(Seen::Accepted(accepted)),
+            None => (steps(pending) != before).then_some(Seen::Progress),
+        })
+    }
+
+    /// Takes a client that has connected. One is done with that if there is no key.
     fn accept_waiting(
         &self,
         pending: &mut Vec<Pending>,
     ) -> Result<Option<Accepted>, EndpointError> {
-        loop {
-            let (socket, place) = match stream::accept(self.socket.as_fd()) {
-                Ok(client) => client,
+        let (socket, place) = loop {
+            match stream::accept(self.socket.as_fd()) {
+                Ok(client) => break client,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(None),
                     // The client gave up before it was its turn.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => return Err(self.address.failed("accept", error)),
                 },
-            };
-            if matches!(place, Place::Tcp(_)) {
-                // Slower without, and no reason to turn the client away.
-                let _ = stream::send_without_delay(&socket);
             }
-            let address = Address::from(place);
-            let Some(key) = &self.key else {
-                return Ok(Some((ByteConnection::with(socket, true, true), address)));
-            };
-            match Handshake::start(Side::Listener, key, socket.as_fd()) {
-                Ok(handshake) => {
-                    if pending.len() >= MOST_CLIENTS {
-                        pending.remove(0);
-                    }
-                    let deadline = Instant::now().checked_add(self.patience);
-                    pending.push(Pending { socket, address, handshake, deadline });
+        };
+        let address = Address::from(place);
+        let Some(key) = &self.key else {
+            return Ok(Some((ByteConnection::with(socket, true, true), address)));
+        };
+        match Handshake::start(Side::Listener, key, socket.as_fd()) {
+            Ok(handshake) => {
+                if pending.len() >= MOST_CLIENTS {
+                    pending.remove(0);
                 }
-                Err(error) => passed_over(&address, &error),
+                let deadline = Instant::now().checked_add(self.patience);
+                pending.push(Pending { socket, address, handshake, deadline });
             }
+            Err(error) => passed_over(&address, &error),
         }
+        Ok(None)
     }
 
-    /// Waits until somebody connects or sends, and puts those out who were silent for too long.
+    /// Waits until somebody connects or sends, and puts those out who were silent for too long; says
+    /// whether somebody has connected.
     fn wait(
         &self,
         pending: &mut Vec<Pending>,
         deadline: Option<Instant>,
-    ) -> Result<(), EndpointError> {
+    ) -> Result<bool, EndpointError> {
         let first = pending.iter().filter_map(|client| client.deadline).chain(deadline).min();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.socket.as_fd()];
         fds.extend(pending.iter().map(|client| client.socket.as_fd()));
@@ -308,7 +355,7 @@ impl Listener {
         let ready = poll_in_slices(first, |ready| ready.contains(&true), poll)
             .map_err(|source| self.address.failed("poll", source))?;
         if ready.contains(&true) {
-            return Ok(());
+            return Ok(ready[0]);
         }
         let now = Instant::now();
         pending.retain(|client| {
@@ -321,7 +368,7 @@ impl Listener {
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(EndpointError::TimedOut);
         }
-        Ok(())
+        Ok(false)
     }
 }
 
