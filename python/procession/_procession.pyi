@@ -6,6 +6,8 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "ApplyResult",
+    "ArenaDict",
+    "ArenaList",
     "Barrier",
     "Block",
     "Boot",
@@ -67,13 +69,261 @@ __all__ = [
     "wait",
 ]
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 _R_co = TypeVar("_R_co", covariant=True)
 
 # For the value of a call, and for what it raised.
 _Callbacks: TypeAlias = tuple[
     Callable[[Any], object] | None, Callable[[BaseException], object] | None
 ]
+
+@final
+class ArenaDict(Generic[_K, _V]):
+    """A dict that any process of the tree can use; its values are copies.
+
+    It lies in shared memory and needs no server. It behaves as a `dict`, but what is put in is
+    pickled and what comes out is unpickled: changing the value that `d[key]` returns does not
+    change the dict. Values may contain queues, locks and other containers, which live as long as
+    they are in it. One that is in itself is never let go of.
+
+    Each method is one step for all other processes, `update` and `clear` too: others see all of it
+    or nothing, also if the process is killed in the middle. Waiting for others to finish theirs
+    lets go of the interpreter, and signals are handled.
+
+    Keys are equal as they are in a `dict`. Where they are numbers, texts, bytes, `None` or tuples
+    of these, they are found at once; all others are compared one by one, with copies.
+
+    The dict itself can be passed on: as an argument of a process, through a queue, to a task of a
+    pool, in another container. It goes with the last of its users.
+
+    Raises:
+        MemoryError: The shared memory of this tree of processes is at its limit.
+
+    Example:
+        ```python
+        from procession import Process
+        from procession._procession import ArenaDict
+
+        def note(ages):
+            ages["Ada"] = 36
+
+        if __name__ == "__main__":
+            ages = ArenaDict()
+            child = Process(target=note, args=(ages,))
+            child.start()
+            child.join()
+            print(ages["Ada"])
+        ```
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[_K], value: Any = None, /) -> ArenaDict[_K, Any]:
+        """Make a dict with these keys, all with the same value."""
+
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    @classmethod
+    def _open(cls, handle_id: int, /) -> Self:
+        """Return the dict that a `handle_id` stands for.
+
+        Raises:
+            RuntimeError: There is no such dict any more.
+        """
+
+    def __reduce__(self) -> Any: ...
+    @property
+    def handle_id(self) -> int:
+        """The number by which every process of the tree knows the dict. It keeps nothing alive."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __getitem__(self, key: _K, /) -> _V: ...
+    def __setitem__(self, key: _K, value: _V, /) -> None: ...
+    def __delitem__(self, key: _K, /) -> None: ...
+    def __iter__(self) -> Iterator[_K]: ...
+    def __reversed__(self) -> Iterator[_K]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __lt__(self, other: object, /) -> bool: ...
+    def __le__(self, other: object, /) -> bool: ...
+    def __gt__(self, other: object, /) -> bool: ...
+    def __ge__(self, other: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+    def __or__(self, other: Any, /) -> dict[_K, _V]: ...
+    def __ror__(self, other: Any, /) -> dict[_K, _V]: ...
+    def __ior__(self, other: Any, /) -> Self: ...
+    def get(self, key: _K, default: Any = None, /) -> Any:
+        """Return the value under the key, or `default` if there is none."""
+
+    def pop(self, key: _K, /, *default: Any) -> Any:
+        """Remove a key and return its value, or `default` if it is not there.
+
+        Raises:
+            KeyError: It is not there, and no default was given.
+        """
+
+    def popitem(self) -> tuple[_K, _V]:
+        """Remove the last key and return it with its value.
+
+        Raises:
+            KeyError: The dict is empty.
+        """
+
+    def setdefault(self, key: _K, default: Any = None, /) -> Any:
+        """Return the value under the key; if there is none, put `default` there and return it."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Put several values in, in one step: from a mapping or from pairs, and from keywords.
+
+        If reading them raises, nothing is put in.
+        """
+
+    def keys(self) -> list[_K]:
+        """Return the keys, copied at one moment."""
+
+    def values(self) -> list[_V]:
+        """Return the values, copied at one moment."""
+
+    def items(self) -> list[tuple[_K, _V]]:
+        """Return pairs of keys and values, copied at one moment."""
+
+    def copy(self) -> dict[_K, _V]:
+        """Return a plain dict with copies of all keys and values."""
+
+    def clear(self) -> None:
+        """Remove all keys, in one step."""
+
+@final
+class ArenaList(Generic[_T]):
+    """A list that any process of the tree can use; its elements are copies.
+
+    It lies in shared memory and needs no server. It behaves as a `list`, but what is put in is
+    pickled and what comes out is unpickled: changing the object that `l[0]` returns does not
+    change the list. Elements may contain queues, locks and other containers, which live as long as
+    they are in it. One that is in itself is never let go of.
+
+    Each method is one step for all other processes, `extend` and `sort` too: others see all of it
+    or nothing, also if the process is killed in the middle. Iterating goes over a copy. What
+    compares elements does so with copies, and `remove`, `sort` and `*=` begin again if others
+    change the list meanwhile. Appending, and removing at either end, takes the same time however
+    long the list is.
+
+    The list itself can be passed on: as an argument of a process, through a queue, to a task of a
+    pool, in another container. It goes with the last of its users.
+
+    Raises:
+        MemoryError: The shared memory of this tree of processes is at its limit.
+
+    Example:
+        ```python
+        from procession import Process
+        from procession._procession import ArenaList
+
+        def note(names):
+            names.append("Ada")
+
+        if __name__ == "__main__":
+            names = ArenaList()
+            child = Process(target=note, args=(names,))
+            child.start()
+            child.join()
+            print(names[0])
+        ```
+    """
+
+    def __new__(cls, iterable: Iterable[_T] | None = None, /) -> Self: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    @classmethod
+    def _open(cls, handle_id: int, /) -> Self:
+        """Return the list that a `handle_id` stands for.
+
+        Raises:
+            RuntimeError: There is no such list any more.
+        """
+
+    def __reduce__(self) -> Any: ...
+    @property
+    def handle_id(self) -> int:
+        """The number by which every process of the tree knows the list. It keeps nothing alive."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def __setitem__(self, index: Any, value: Any, /) -> None: ...
+    def __delitem__(self, index: Any, /) -> None: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def __iter__(self) -> Iterator[_T]: ...
+    def __reversed__(self) -> Iterator[_T]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __lt__(self, other: Any, /) -> bool: ...
+    def __le__(self, other: Any, /) -> bool: ...
+    def __gt__(self, other: Any, /) -> bool: ...
+    def __ge__(self, other: Any, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+    def __add__(self, other: Any, /) -> list[_T]: ...
+    def __radd__(self, other: Any, /) -> list[_T]: ...
+    def __iadd__(self, other: Iterable[_T], /) -> Self: ...  # type: ignore[misc]
+    def __mul__(self, count: SupportsIndex, /) -> list[_T]: ...
+    def __rmul__(self, count: SupportsIndex, /) -> list[_T]: ...
+    def __imul__(self, count: SupportsIndex, /) -> Self: ...
+    def append(self, value: _T, /) -> None:
+        """Add an object behind the last."""
+
+    def extend(self, iterable: Iterable[_T], /) -> None:
+        """Add all objects of an iterable behind the last, in one step.
+
+        If the iterable raises, nothing is added.
+        """
+
+    def insert(self, index: SupportsIndex, value: _T, /) -> None:
+        """Insert an object before a position."""
+
+    def pop(self, index: SupportsIndex = -1, /) -> _T:
+        """Remove the element at a position, which is the last if not given, and return it.
+
+        Raises:
+            IndexError: There is none.
+        """
+
+    def remove(self, value: _T, /) -> None:
+        """Remove the first element that is equal to a value.
+
+        Raises:
+            ValueError: There is none.
+        """
+
+    def index(self, value: _T, /, *bounds: SupportsIndex) -> int:
+        """Return the position of the first element that is equal to a value.
+
+        Args:
+            value: The value.
+            bounds: The first position to look at, and the one behind the last.
+
+        Raises:
+            ValueError: There is none.
+        """
+
+    def count(self, value: _T, /) -> int:
+        """Return how many elements are equal to a value."""
+
+    def reverse(self) -> None:
+        """Reverse the order of the elements."""
+
+    def sort(self, *, key: Callable[[_T], Any] | None = None, reverse: bool = False) -> None:
+        """Sort the elements, in one step: again, if others change the list meanwhile.
+
+        The sort is stable, as that of a `list` is. If comparing raises, nothing is changed.
+        """
+
+    def copy(self) -> list[_T]:
+        """Return a plain list with copies of all elements."""
+
+    def clear(self) -> None:
+        """Remove all elements, in one step."""
 
 @disjoint_base
 class Queue(Generic[_T]):

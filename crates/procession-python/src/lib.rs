@@ -9,6 +9,7 @@
 //! `python/procession/_procession.pyi`.
 
 mod codec;
+mod collection;
 mod connection;
 mod cpus;
 mod draft;
@@ -40,6 +41,8 @@ use pyo3::pymodule;
 mod _procession {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::collection::{PyArenaDict, PyArenaList};
     #[pymodule_export]
     use crate::connection::{
         PyConnection, PyListener, answer, challenge, connect, is_packing, pipe, redeem, share,

@@ -8,6 +8,7 @@
 //! | [`pool`]        | pools of worker processes: `map`, `imap`, `submit`, timeouts         |
 //! | [`channel`]     | queues between any processes of a tree; pipes, listeners and clients |
 //! | [`manager`]     | a server of objects for many processes, and clients of it            |
+//! | [`collection`]  | dictionaries and lists that processes share                          |
 //! | [`memory`]      | plain data that processes share: values, arrays, named memory        |
 //! | [`pickle`]      | what Python programs send each other, written and read without Python |
 //! | [`sync`]        | locks, conditions, events, barriers between any processes of a tree  |
@@ -42,6 +43,7 @@ mod slice;
 mod sys;
 
 pub mod channel;
+pub mod collection;
 pub mod manager;
 pub mod memory;
 pub mod pickle;

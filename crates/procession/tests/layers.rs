@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("memory", &["shm", "sys"]),
     ("sync", &["shm", "sys"]),
     ("pickle", &[]),
+    ("collection", &["shm"]),
     ("channel", &["pickle", "sync", "shm", "sys"]),
     ("process", &["channel", "sync", "shm", "sys"]),
     ("pool", &["process", "channel", "sync", "shm", "sys"]),
@@ -18,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Layers whose protocols are run under the model checker: they take atomics and the futex from
 /// `primitive`, which has a twin for it.
-const MODELLED: &[&str] = &["shm", "sync", "channel"];
+const MODELLED: &[&str] = &["shm", "sync", "channel", "collection"];
 
 /// What goes around `primitive`.
 const REAL_ATOMICS: &[&str] = &["sync::atomic", "thread::futex", "SYS_futex"];

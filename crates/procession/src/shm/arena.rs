@@ -460,6 +460,11 @@ impl Arena {
         self.memory.word(offset)
     }
 
+    /// Words of a structure whose block is known to be alive.
+    pub(crate) fn words_at(&self, offset: u64, count: usize) -> &[AtomicU64] {
+        self.memory.words(offset, count)
+    }
+
     /// Bytes of a structure whose block is known to be alive and left alone meanwhile.
     pub(crate) fn bytes_at(&self, offset: u64, len: usize) -> &[u8] {
         self.memory.bytes(offset, len)

@@ -40,6 +40,17 @@ impl Pins {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// These objects and those of `more`.
+    pub(crate) fn and(&self, more: &Self) -> Self {
+        let mut all = self.0.clone();
+        for held in &more.0 {
+            if !all.iter().any(|known| known.handle() == held.handle()) {
+                all.push(held.clone());
+            }
+        }
+        Self(all)
+    }
 }
 
 /// Serialized data and the shared objects that it names.
@@ -200,6 +211,26 @@ impl Arena {
                 self.let_go(held, at);
             }
         }
+    }
+
+    /// References of this process to the objects that a parcel holds. It must not be freed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Stale`] when there is no such parcel, [`ArenaError::TooManyReferences`].
+    pub(crate) fn parcel_pins(&self, block: Handle) -> Result<Pins, ArenaError> {
+        let place = self.place(block)?;
+        if !State::unpack(place.state.load(Ordering::Acquire)).parcel {
+            return Ok(Pins::default());
+        }
+        let count = self.memory.word(place.offset).load(Ordering::Acquire);
+        let mut pins = Vec::new();
+        for index in 0..count.min(place.size / 8 - 2) {
+            let at = place.offset + PLACES as u64 + 8 * index;
+            let held = Handle::from_raw(self.memory.word(at).load(Ordering::Acquire));
+            pins.push(Arc::new(Held::another(self, held)?));
+        }
+        Ok(Pins(pins))
     }
 
     /// The payload of a parcel, which must not be freed meanwhile.

@@ -26,6 +26,12 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Adds a reference to an object, whatever its type, that a parcel or another reference holds.
+    pub(super) fn another(arena: &Arena, handle: Handle) -> Result<Self, ArenaError> {
+        let entry = arena.hold(handle)?;
+        Ok(Self { handle, entry, holder: arena.me() })
+    }
+
     pub(crate) fn handle(&self) -> Handle {
         self.handle
     }
@@ -137,9 +143,8 @@ impl<T: ShmSafe> Shared<T> {
     /// [`ArenaError::Stale`] when the object is gone or is no `T`.
     pub(crate) fn open(handle: Handle) -> Result<Self, ArenaError> {
         let arena = Arena::current()?;
-        let entry = arena.hold(handle)?;
+        let held = Held::another(arena, handle)?;
         let offset = arena.place(handle)?.offset;
-        let held = Held { handle, entry, holder: arena.me() };
         let tag = arena.memory.word(offset + TAG).load(Ordering::Relaxed);
         if tag != u64::from(T::TAG) {
             return Err(ArenaError::Stale { handle });
@@ -165,6 +170,14 @@ impl<T: ShmSafe> Shared<T> {
             return Err(ArenaError::Stale { handle: self.handle() });
         }
         Ok((arena.memory.address(place.offset + at, len, ALIGN), len as usize))
+    }
+
+    /// The data behind the value as bytes, for objects whose data nobody writes once they are made.
+    pub(crate) fn data_bytes(&self) -> Result<&[u8], ArenaError> {
+        let (address, len) = self.data()?;
+        let arena = Arena::current()?;
+        let offset = if len == 0 { 0 } else { arena.memory.offset_of(address.addr().get()) };
+        Ok(arena.memory.bytes(offset, len))
     }
 }
 
