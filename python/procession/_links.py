@@ -43,6 +43,9 @@ class _Wire(threading.local):
 
     # Whether the reader may be a program that knows the standard library alone.
     plain = False
+    # Proxies in what is written, to be kept until the reader has had the time to use them; None
+    # where the writer keeps them anyhow.
+    sent: list[Any] | None = None
 
 
 wire = _Wire()
@@ -171,6 +174,18 @@ class Link:
         ident, exposed = self.function("create", args, kwds)
         self.adopt(ident)
         return ident, exposed
+
+    def bring_in(self, typeid: str, ident: str, resident: Any) -> Any:
+        """Have the server hold an object in shared memory; return what gives that up."""
+        from procession._homes import pickled_within_tree
+
+        pickled, _kept = pickled_within_tree(resident)
+        self.function("adopt", (typeid, ident, pickled))
+        self.adopt(ident)
+        try:
+            return self.refer(ident)
+        finally:
+            self.give_up(ident)
 
     def adopt(self, ident: str) -> None:
         """Note a reference that the server has counted for this process."""
@@ -344,6 +359,11 @@ class Local:
     def adopt(self, _ident: str) -> None:
         """Do nothing: the server has counted the reference."""
 
+    def bring_in(self, typeid: str, ident: str, resident: Any) -> Any:
+        """Have the server hold an object in shared memory; return what gives that up."""
+        self.server._bring_in(typeid, ident, resident)
+        return Reference(self, ident)
+
     def refer(self, ident: str) -> Any:
         """Refer to an object; return what gives that up when it is dropped."""
         self.server._hold(ident)
@@ -356,6 +376,12 @@ class Local:
     def give_up(self, ident: str) -> None:
         """Give a reference up that the server has counted for nobody in particular."""
         self.server.decref(None, ident)
+
+
+def server_here() -> Any:
+    """Return the server of this package that runs in this very process, if there is one."""
+    server = getattr(_stdlib.process.current_process(), "_manager_server", None)
+    return server if hasattr(server, "_call_from_within") else None
 
 
 # As long as a manager or a proxy uses them.

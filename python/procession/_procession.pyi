@@ -495,6 +495,7 @@ class JoinableQueue(Queue[_T]):
                 They count as done from then on; call again to wait for the others.
         """
 
+    def _join_within(self, seconds: float) -> bool: ...
     def _unfinished(self) -> int: ...
 
 @disjoint_base

@@ -1,12 +1,16 @@
-"""Locks, conditions, semaphores and queues that a manager's server holds for its clients.
+"""Locks, conditions, semaphores, queues and values that a manager's server holds for its clients.
 
 Which thread of the server answers a request says nothing about who made it. So these take a
 thread of a client for the owner, and not the thread that they run in. When a client dies, what it
 had locked is let go of, and what it waited for goes to somebody else.
 """
 
+# ruff: noqa: A003, ARG001, ARG002
+# The names of methods and arguments are the original's, whose programs use them as keywords.
+
 from __future__ import annotations
 
+import array
 import collections
 import queue
 import threading
@@ -17,7 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MAKERS", "POLITE", "CallerGoneError", "calling", "served"]
+__all__ = [
+    "MAKERS",
+    "POLITE",
+    "Array",
+    "CallerGoneError",
+    "Namespace",
+    "Value",
+    "calling",
+    "lock_timeout",
+    "served",
+]
 
 
 class CallerGoneError(Exception):
@@ -63,7 +77,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _lock_timeout(blocking: bool, timeout: float | None) -> float | None:
+def lock_timeout(blocking: bool, timeout: float | None) -> float | None:
     """Return the seconds to wait, None for no limit, from what `Lock.acquire` is given."""
     if not blocking:
         if timeout not in (-1, None):
@@ -99,7 +113,7 @@ class _Waiting:
                 raise
         return True
 
-    def client_gone(self, _client: int, _killed: bool) -> None:
+    def _client_gone(self, _client: int, _killed: bool) -> None:
         """Have the calls of a client that is gone end."""
         with self._changed:
             self._changed.notify_all()
@@ -114,7 +128,7 @@ class Lock(_Waiting):
 
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """Take the lock, and say whether it was taken."""
-        timeout = _lock_timeout(blocking, timeout)
+        timeout = lock_timeout(blocking, timeout)
         with self._changed:
             taken = self._wait_until(lambda: self._owner is None, timeout)
             if taken:
@@ -133,7 +147,7 @@ class Lock(_Waiting):
         """Say whether somebody has the lock."""
         return self._owner is not None
 
-    def client_gone(self, client: int, killed: bool) -> None:
+    def _client_gone(self, client: int, killed: bool) -> None:
         """Let go of what a client has that was killed; others may have left it to somebody else."""
         with self._changed:
             if killed and self._owner is not None and self._owner[0] == client:
@@ -161,7 +175,7 @@ class RLock(_Waiting):
 
     def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """Take the lock once more, and say whether it was taken."""
-        timeout = _lock_timeout(blocking, timeout)
+        timeout = lock_timeout(blocking, timeout)
         me = calling.owner()
         with self._changed:
             if self._owner == me:
@@ -186,7 +200,7 @@ class RLock(_Waiting):
         """Say whether somebody has the lock."""
         return self._owner is not None
 
-    def client_gone(self, client: int, _killed: bool) -> None:
+    def _client_gone(self, client: int, _killed: bool) -> None:
         """Let go of what a client has that is gone: nobody else can."""
         with self._changed:
             if self._owner is not None and self._owner[0] == client:
@@ -306,9 +320,9 @@ class Condition:
 
     notifyAll = notify_all  # noqa: N815
 
-    def client_gone(self, client: int, killed: bool) -> None:
+    def _client_gone(self, client: int, killed: bool) -> None:
         """Let go of what a client has that is gone, and have its calls end."""
-        gone = getattr(self._lock, "client_gone", None)
+        gone = getattr(self._lock, "_client_gone", None)
         if gone is not None:
             gone(client, killed)
         for waiter in list(self._waiters):
@@ -434,7 +448,7 @@ class Queue(queue.Queue):  # type: ignore[type-arg]
         calling.about_to_wait()
         super().join()
 
-    def client_gone(self, _client: int, _killed: bool) -> None:
+    def _client_gone(self, _client: int, _killed: bool) -> None:
         """Have the calls of a client that is gone end."""
         with self.mutex:
             self.not_empty.notify_all()
@@ -475,6 +489,49 @@ class Queue(queue.Queue):  # type: ignore[type-arg]
                 # The wake-up may have been meant for this caller alone.
                 changed.notify()
                 raise
+
+
+class Namespace:
+    """An object whose attributes anybody may set."""
+
+    __module__ = "procession.managers"
+
+    def __init__(self, /, **kwds: Any) -> None:
+        self.__dict__.update(kwds)
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={value!r}" for name, value in list(self.__dict__.items()) if name[0] != "_"
+        )
+        return f"{type(self).__name__}({', '.join(sorted(shown))})"
+
+
+class Value:
+    """A value that anybody may replace."""
+
+    __module__ = "procession.managers"
+
+    def __init__(self, typecode: Any, value: Any, lock: bool = True) -> None:
+        self._typecode = typecode
+        self._value = value
+
+    def get(self) -> Any:
+        """Return the value."""
+        return self._value
+
+    def set(self, value: Any) -> None:
+        """Replace the value."""
+        self._value = value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._typecode!r}, {self._value!r})"
+
+    value = property(get, set)
+
+
+def Array(typecode: str, sequence: Any, lock: bool = True) -> array.array[Any]:
+    """Return an array of numbers."""
+    return array.array(typecode, sequence)
 
 
 # What is made when a manager is asked for one of these.

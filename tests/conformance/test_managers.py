@@ -18,10 +18,17 @@ def managers(mp):
     return importlib.import_module(f"{mp.__name__}.managers")
 
 
-@pytest.fixture
-def manager(ctx):
+@pytest.fixture(params=["started", "connected"])
+def manager(ctx, managers, request):
     with ctx.Manager() as made:
-        yield made
+        yield made if request.param == "started" else connected(managers, made)
+
+
+def connected(managers, made):
+    """Return a manager that reaches another one's server by its address."""
+    other = managers.SyncManager(address=made.address, authkey=made._authkey)
+    other.connect()
+    return other
 
 
 def run(ctx, target, *args):
@@ -71,8 +78,11 @@ def test_dict_has_the_methods_of_one(manager):
     assert sorted(proxy.values()) == [1, 3]
     assert proxy.copy() == {"a": 1, "b": 3} == copy.deepcopy(proxy)
     assert str(proxy) == "{'a': 1, 'b': 3}"
+    keys = iter(proxy)
     proxy.clear()
     assert not proxy.copy()
+    with pytest.raises(RuntimeError, match="changed size during iteration"):
+        next(keys)
 
 
 def test_list_has_the_methods_of_one(manager):
@@ -277,7 +287,12 @@ def test_proxies_may_lie_in_each_other(ctx, manager):
     assert outer[1]["inner"][0] == 2
 
 
-def test_objects_go_with_their_last_proxy(manager):
+def test_objects_go_with_their_last_proxy(ctx, managers):
+    with ctx.Manager() as made:
+        check_that_objects_go(connected(managers, made))
+
+
+def check_that_objects_go(manager):
     one, other = manager.dict(), manager.list()
     again = manager.list([one])
     assert manager._number_of_objects() == 3

@@ -1,5 +1,6 @@
 """What managers of this package do beyond the original: deaths, crowds, and the two forms."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -20,16 +21,35 @@ LIMIT = 60.0  # seconds; only a deadlock takes this long
 KEY = b"a key for tests"
 
 
-@pytest.fixture
-def manager(ctx):
+def connected(made):
+    """Return a manager that has its objects in the server of another one."""
+    other = managers.SyncManager(address=made.address, authkey=made._authkey, ctx=made._ctx)
+    other.connect()
+    return other
+
+
+@pytest.fixture(params=["in shared memory", "in the server"])
+def manager(ctx, request):
     with ctx.Manager() as made:
-        yield made
+        yield made if request.param == "in shared memory" else connected(made)
+
+
+@pytest.fixture(params=["in shared memory", "in the server"])
+def forked(request):
+    with procession.get_context("fork").Manager() as made:
+        yield made if request.param == "in shared memory" else connected(made)
 
 
 @pytest.fixture
-def forked():
+def in_server(ctx):
+    with ctx.Manager() as made:
+        yield connected(made)
+
+
+@pytest.fixture
+def forked_server():
     with procession.get_context("fork").Manager() as made:
-        yield made
+        yield connected(made)
 
 
 def comes_true(condition):
@@ -53,15 +73,17 @@ def kill(child):
     child.join()
 
 
-def test_references_of_a_killed_client_are_dropped(forked):
-    kept = forked.dict()
+def test_references_of_a_killed_client_are_dropped(forked_server):
+    kept = forked_server.dict()
     started = procession.Event()
-    child = procession.get_context("fork").Process(target=hold, args=(forked.dict, started, kept))
+    child = procession.get_context("fork").Process(
+        target=hold, args=(forked_server.dict, started, kept)
+    )
     child.start()
     started.wait()
-    assert forked._number_of_objects() == 4
+    assert forked_server._number_of_objects() == 4
     kill(child)
-    assert comes_true(lambda: forked._number_of_objects() == 1)
+    assert comes_true(lambda: forked_server._number_of_objects() == 1)
     kept["still"] = "there"
 
 
@@ -98,8 +120,9 @@ def test_nothing_is_handed_to_a_killed_client(forked, kind, method, give):
     child.start()
     started.wait()
     kill(child)
-    # The server learns of the death by the connection, which is closed by now.
-    assert comes_true(lambda: forked._link().function("number_of_objects") == 1)
+    if forked._process is None:
+        # The server learns of the death by the connection, which is closed by now.
+        assert comes_true(lambda: forked._link().function("number_of_objects") == 1)
     give(source)
     assert getattr(source, method)()
 
@@ -135,7 +158,8 @@ def test_notice_is_not_lost_on_a_killed_client(forked):
 
 def test_calls_fail_at_once_when_the_server_is_killed(ctx):
     made = ctx.Manager()
-    proxy, queue = made.dict(), made.Queue()
+    other = connected(made)
+    proxy, queue = other.dict(), other.Queue()
     errors = []
 
     def get():
@@ -154,13 +178,38 @@ def test_calls_fail_at_once_when_the_server_is_killed(ctx):
         proxy["a"] = 1
     assert f"process {pid}" in errors[0]
     with pytest.raises((EOFError, ConnectionError)):
-        made.dict()
+        other.dict()
+    made.shutdown()
+
+
+def test_what_is_in_shared_memory_outlives_a_killed_server(ctx):
+    with ctx.Manager() as made:
+        queue = made.Queue()
+        kill(made._process)
+        queue.put("item")
+        assert queue.get() == "item"
+        assert made.Lock().acquire()
+        with pytest.raises((EOFError, ConnectionError)):
+            made.Array("i", [1])
+
+
+def test_server_that_dies_before_it_answers_is_told_of(ctx):
+    made = managers.SyncManager(ctx=ctx)
+    made.start()
+    pid = made._process.pid
+    # It may have been quick enough to announce itself.
+    kill(made._process)
+    assert made.Lock().acquire()
+    with pytest.raises((EOFError, ConnectionError)) as caught:
+        made.Array("i", [1])
+    assert made._home.is_ready() or f"process {pid}, died" in str(caught.value)
     made.shutdown()
 
 
 def test_server_ends_properly_while_calls_wait(ctx):
     made = ctx.Manager()
-    event, items = made.Event(), made.Queue()
+    other = connected(made)
+    event, items = other.Event(), other.Queue()
     threads = [
         threading.Thread(target=_wait_in_vain, args=(call,)) for call in (event.wait, items.get)
     ]
@@ -179,6 +228,97 @@ def test_server_ends_properly_while_calls_wait(ctx):
 def _wait_in_vain(call):
     with pytest.raises((EOFError, ConnectionError)):
         call()
+
+
+def wait_until_the_end(call):
+    try:
+        call()
+    except EOFError as error:
+        sys.exit(0 if isinstance(error, ConnectionError) else 1)
+    sys.exit(2)
+
+
+def waits(made):
+    """Return calls that wait in vain, and what they need."""
+    lock, full, undone = made.Lock(), made.Queue(1), made.Queue()
+    lock.acquire()
+    full.put(1)
+    undone.put(1)
+    return {
+        "get": made.Queue().get,
+        "put": functools.partial(full.put, 2),
+        "join": undone.join,
+        "lock": lock.acquire,
+        "rlock": functools.partial(_lock_twice, made.RLock()),
+        "semaphore": made.Semaphore(0).acquire,
+        "event": made.Event().wait,
+        "condition": functools.partial(_wait_for_notice, made.Condition()),
+        "barrier": made.Barrier(2).wait,
+        "poll": functools.partial(_poll, made.Event()),
+    }
+
+
+def _lock_twice(lock):
+    threading.Thread(target=lock.acquire).start()
+    while lock.acquire(False):
+        lock.release()
+    lock.acquire()
+
+
+def _wait_for_notice(condition):
+    with condition:
+        condition.wait()
+
+
+def _poll(event):
+    while not event.is_set():
+        pass
+
+
+def test_who_waits_is_sent_away_when_the_manager_is_shut_down():
+    ctx = procession.get_context("fork")
+    with ctx.Manager() as made:
+        children = {
+            name: ctx.Process(target=wait_until_the_end, args=(call,))
+            for name, call in waits(made).items()
+        }
+        for child in children.values():
+            child.start()
+    for name, child in children.items():
+        child.join()
+        assert (name, child.exitcode) == (name, 0)
+
+
+WAITING = """
+import signal, sys, time
+import procession
+def wait(queue, barrier, number):
+    try:
+        queue.get() if number else barrier.wait()
+    except EOFError:
+        print("sent away", flush=True)
+if __name__ == "__main__":
+    ctx = procession.get_context("fork")
+    manager = ctx.Manager()
+    manager.connect()
+    queue, barrier = manager.Queue(), manager.Barrier(2)
+    for number in range(2):
+        ctx.Process(target=wait, args=(queue, barrier, number)).start()
+    while not barrier.n_waiting:
+        pass
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+def test_who_waits_is_sent_away_when_the_process_of_the_manager_is_killed(tmp_path):
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    arguments = [sys.executable, str(script)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        assert parent.stdout.read() == "sent away\n" * 2
 
 
 PARENT = """
@@ -218,7 +358,7 @@ def test_a_thousand_clients_at_once():
 
     with Manager(address=("127.0.0.1", 0), authkey=KEY) as made:
         pid = made._process.pid
-        shared = made.dict(a=1)
+        shared = connected(made).dict(a=1)
         ident = shared._id
         clients = [connect_manager(made.address, KEY) for _ in range(1000)]
         for client in clients:
@@ -233,20 +373,20 @@ def test_a_thousand_clients_at_once():
         assert comes_true(lambda: len(list(descriptors.iterdir())) < before - 990)
 
 
-def test_fork_with_many_proxies(forked):
+def test_fork_with_many_proxies(forked_server):
     ctx = procession.get_context("fork")
-    kept = [forked.list([number]) for number in range(50)]
+    kept = [forked_server.list([number]) for number in range(50)]
     queue = ctx.Queue()
     child = ctx.Process(target=lambda: queue.put(sum(proxy[0] for proxy in kept)))
     child.start()
     assert queue.get() == sum(range(50))
     child.join()
-    assert forked._number_of_objects() == 50
+    assert forked_server._number_of_objects() == 50
     # What the child referred to goes when the server has seen that its connection is closed.
-    assert comes_true(lambda: "refcount=2" not in forked._debug_info())
+    assert comes_true(lambda: "refcount=2" not in forked_server._debug_info())
     kept.clear()
     gc.collect()
-    assert forked._number_of_objects() == 0
+    assert forked_server._number_of_objects() == 0
 
 
 def test_raw_fork_has_a_connection_of_its_own(forked):
@@ -269,14 +409,14 @@ def drop_all(proxies):
     del proxies[:]
 
 
-def test_spawned_child_holds_what_it_was_given(ctx, manager):
-    child = ctx.Process(target=drop_all, args=([manager.list(), manager.dict()],))
+def test_spawned_child_holds_what_it_was_given(ctx, in_server):
+    child = ctx.Process(target=drop_all, args=([in_server.list(), in_server.dict()],))
     child.start()
     child.join()
     assert child.exitcode == 0
     del child
     gc.collect()
-    assert comes_true(lambda: manager._number_of_objects() == 0)
+    assert comes_true(lambda: in_server._number_of_objects() == 0)
 
 
 def use(lock, shared):
@@ -284,26 +424,26 @@ def use(lock, shared):
         shared["used"] = shared.get("used", 0) + 1
 
 
-def test_child_has_what_the_parent_lets_go_of_at_once(ctx, manager):
-    shared = manager.dict()
+def test_child_has_what_the_parent_lets_go_of_at_once(ctx, in_server):
+    shared = in_server.dict()
     for _ in range(5):
-        child = ctx.Process(target=use, args=(manager.Lock(), shared))
+        child = ctx.Process(target=use, args=(in_server.Lock(), shared))
         child.start()
         child.join()
         assert child.exitcode == 0
     assert shared["used"] == 5
     gc.collect()
-    assert comes_true(lambda: manager._number_of_objects() == 1)
+    assert comes_true(lambda: in_server._number_of_objects() == 1)
 
 
-def test_nested_objects_are_dropped_too(forked):
-    outer = forked.list([forked.list([forked.dict(a=1)])])
+def test_nested_objects_are_dropped_too(forked_server):
+    outer = forked_server.list([forked_server.list([forked_server.dict(a=1)])])
     assert outer[0][0]["a"] == 1
     outer.append(outer[0])
     del outer[:]
-    assert forked._number_of_objects() == 1
+    assert forked_server._number_of_objects() == 1
     del outer
-    assert forked._number_of_objects() == 0
+    assert forked_server._number_of_objects() == 0
 
 
 def test_interrupted_call_leaves_the_connection_in_order(forked):
@@ -318,18 +458,18 @@ def test_interrupted_call_leaves_the_connection_in_order(forked):
     assert forked.dict(a=1)["a"] == 1
 
 
-def test_another_key_does_not_get_in_by_the_first_one(forked):
-    stranger = managers.SyncManager(address=forked.address, authkey=b"another")
+def test_another_key_does_not_get_in_by_the_first_one(forked_server):
+    stranger = managers.SyncManager(address=forked_server.address, authkey=b"another")
     with pytest.raises(procession.AuthenticationError):
         stranger.connect()
-    assert forked.dict(a=1)["a"] == 1
+    assert forked_server.dict(a=1)["a"] == 1
 
 
 def test_garbage_and_silence_hold_up_nobody():
     with managers.SyncManager(address=("127.0.0.1", 0), authkey=KEY) as made:
         silent = [socket.create_connection(made.address) for _ in range(20)]
         silent[0].sendall(os.urandom(5000))
-        assert made.dict(a=1)["a"] == 1
+        assert made.Array("i", [1])[0] == 1
         for stranger in silent:
             stranger.close()
 

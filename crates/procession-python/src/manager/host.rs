@@ -114,7 +114,7 @@ impl Host {
         };
         let message = PyTuple::new(py, [kind.as_any(), &result]).ok()?;
         if !codec::encode(&message, reply) {
-            self.serialize(py, &message, call.is_ours(), reply).unwrap_or_else(|error| {
+            self.serialize(py, &message, call, reply).unwrap_or_else(|error| {
                 error.write_unraisable(py, Some(self.server.bind(py)));
             });
         }
@@ -125,11 +125,12 @@ impl Host {
         &self,
         py: Python<'_>,
         message: &Bound<'_, PyTuple>,
-        is_ours: bool,
+        call: &Call<'_>,
         reply: &mut Vec<u8>,
     ) -> PyResult<()> {
         let server = self.server.bind(py);
-        let bytes = server.call_method1(intern!(py, "_serialize"), (message, is_ours))?;
+        let arguments = (message, call.is_ours(), call.client(), call.thread());
+        let bytes = server.call_method1(intern!(py, "_serialize"), arguments)?;
         reply.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
         Ok(())
     }

@@ -2,14 +2,14 @@
 
 use std::sync::OnceLock;
 
-use procession::channel::JoinableByteQueue;
+use procession::channel::{JoinableByteQueue, TasksError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::EngineResult;
 use crate::queue::plain::PyQueue;
 use crate::queue::{original, uninitialized};
-use crate::wait::blocking;
+use crate::wait::{blocking, deadline_after};
 
 /// A queue that knows when all objects that were put into it have been dealt with.
 #[pyclass(
@@ -66,6 +66,17 @@ impl PyJoinableQueue {
             return Ok(original(slf.as_any(), "join", ()).map(drop)?);
         };
         Ok(blocking(slf.py(), || queue.join(None))??)
+    }
+
+    /// Does what `join` does for so many seconds at most; False if that was not long enough.
+    fn _join_within(slf: &Bound<'_, Self>, seconds: f64) -> EngineResult<bool> {
+        let queue = slf.get().queue.get().ok_or_else(uninitialized)?;
+        let deadline = deadline_after(Some(seconds));
+        match blocking(slf.py(), || queue.join(deadline))? {
+            Ok(()) => Ok(true),
+            Err(TasksError::TimedOut) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Return how many objects were put and have not been dealt with.
