@@ -2,16 +2,24 @@
 //!
 //! `crates/procession/tests/fuzz_corpus.rs` includes this file, and runs it on the corpus.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use procession::channel::connection::{
     Address, ByteConnection, CHALLENGE, Client, EndpointError, FAILURE, HandshakeError, Listener,
     RecvError, WELCOME, answer,
+};
+use procession::manager::{
+    After, Call, Client as Caller, Greeting, Handler, Properly, Server, Worker, greet,
 };
 use procession::pickle::{self, Value};
 
@@ -230,5 +238,164 @@ impl<'a> Peer<'a> {
             }
             self.received.drain(..4 + length);
         }
+    }
+}
+
+/// The longest request that the server takes, in bytes.
+const LONGEST_REQUEST: u64 = 1 << 12;
+
+/// Bytes sent to a server at once, which a socket takes without somebody who reads.
+const MOST_SENT: usize = 1 << 12;
+
+/// What a client of this crate says first: `(None, 'procession_hello', (1,), {})`.
+const HELLO: &[u8] = b"\x80\x04(N\x8c\x10procession_helloK\x01\x85}t.";
+
+/// Sends the bytes behind the first to a manager's server, as a client that has shown the key. If
+/// the first is odd, it speaks the form of this crate, else Python's. With the second bit the bytes
+/// are sent as they are, without it as messages, each behind a byte for its length.
+///
+/// # Panics
+///
+/// Panics if another client is not served any more, or if a reference is left.
+pub fn request(bytes: &[u8]) {
+    let Some((first, script)) = bytes.split_first() else { return };
+    let script = &script[..script.len().min(MOST_SENT)];
+    let running = Holding::new();
+    let witness = running.client();
+    assert_eq!(witness.call(1, b"m\x01").expect("a reply"), [1]);
+
+    let mut stranger = running.stranger(first % 2 == 1);
+    // The server may have closed already.
+    let _ = if first & 2 == 0 {
+        stranger.write_all(&framed(script))
+    } else {
+        stranger.write_all(script)
+    };
+    let _ = stranger.shutdown(Shutdown::Write);
+    let _ = stranger.read_to_end(&mut Vec::new());
+
+    if !running.handler.is_stopped() {
+        assert_eq!(witness.call(1, b"e").expect("a reply"), b"e");
+        // Those of nobody in particular are made by clients of Python's form, and stay.
+        let start = Instant::now();
+        while first % 2 == 1 && running.server.all_references() != [(1, 1)] {
+            assert!(start.elapsed() < Duration::from_secs(10), "a reference is left");
+            thread::yield_now();
+        }
+    }
+}
+
+/// The script as messages.
+fn framed(mut script: &[u8]) -> Vec<u8> {
+    let mut messages = Vec::new();
+    while let Some((length, rest)) = script.split_first() {
+        let (message, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+        messages.extend((message.len() as u32).to_be_bytes());
+        messages.extend(message);
+        script = rest;
+    }
+    messages.truncate(MOST_SENT);
+    messages
+}
+
+/// A server for one client that may send anything.
+struct Holding {
+    server: Arc<Server>,
+    handler: Arc<Objects>,
+}
+
+/// Answers with the request, after what its first byte says.
+#[derive(Default)]
+struct Objects {
+    server: Mutex<Option<Arc<Server>>>,
+    made: Mutex<BTreeSet<u64>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    stopped: Mutex<bool>,
+}
+
+impl Objects {
+    fn is_stopped(&self) -> bool {
+        *self.stopped.lock().expect("nobody panics")
+    }
+}
+
+impl Handler for Objects {
+    fn request(&self, call: &Call<'_>, request: &[u8], reply: &mut Vec<u8>) -> After {
+        assert!(request.len() as u64 <= LONGEST_REQUEST, "a request is too long");
+        let server = self.server.lock().expect("nobody panics").clone().expect("a server");
+        match request {
+            [b'm', object, ..] => {
+                let client = call.is_ours().then(|| call.client());
+                self.made.lock().expect("nobody panics").insert(u64::from(*object));
+                server.refer(client, u64::from(*object));
+                reply.push(*object);
+            }
+            [b'b', ..] => server.may_block(),
+            [b'c', ..] => return After::Close,
+            [b's', ..] => {
+                *self.stopped.lock().expect("nobody panics") = true;
+                return After::Stop;
+            }
+            _ => reply.extend_from_slice(request),
+        }
+        After::Serve
+    }
+
+    fn restore(&self, _call: &Call<'_>, _object: u64) -> bool {
+        false
+    }
+
+    fn released(&self, objects: &[u64]) {
+        let mut made = self.made.lock().expect("nobody panics");
+        objects.iter().for_each(|object| assert!(made.remove(object), "it was never made"));
+    }
+
+    fn gone(&self, _client: u64, _properly: Properly) {}
+
+    fn work(&self, worker: Worker) {
+        let thread = thread::spawn(|| worker.run());
+        self.threads.lock().expect("nobody panics").push(thread);
+    }
+}
+
+impl Holding {
+    fn new() -> Self {
+        let server = Server::builder(Address::Abstract(unused_name()), KEY)
+            .longest_request(LONGEST_REQUEST)
+            .bind();
+        let server = Arc::new(server.expect("a server"));
+        let handler = Arc::new(Objects::default());
+        *handler.server.lock().expect("nobody panics") = Some(server.clone());
+        server.start(handler.clone());
+        Self { server, handler }
+    }
+
+    fn connect(&self) -> ByteConnection {
+        Client::new(self.server.address().clone()).key(KEY).connect().expect("a connection")
+    }
+
+    fn client(&self) -> Caller {
+        match greet(self.connect(), self.server.address().clone()).expect("a server") {
+            Greeting::Ours(client) => *client,
+            Greeting::Plain => panic!("the server does not speak our form"),
+        }
+    }
+
+    fn stranger(&self, is_ours: bool) -> UnixStream {
+        let connection = self.connect();
+        if is_ours {
+            connection.send(HELLO).expect("it is sent");
+            connection.recv().expect("a welcome");
+        }
+        UnixStream::from(OwnedFd::from(connection))
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.server.stop();
+        self.handler.server.lock().expect("nobody panics").take();
+        let threads = std::mem::take(&mut *self.handler.threads.lock().expect("nobody panics"));
+        threads.into_iter().for_each(|thread| thread.join().expect("a handler has panicked"));
     }
 }

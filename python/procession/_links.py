@@ -7,13 +7,14 @@ the server that runs in this very process by a call.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
 
 from procession import _stdlib
 from procession._procession import Connection, ManagerClient, connect_manager, loads
-from procession.connection import address_type
+from procession.connection import _native_tls, address_type
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class Link:
         with _here.mutex:
             if self._client is not None:
                 return self._client
-            client = connect_manager(self.address, self.authkey)
+            client = connect_manager(self.address, self.authkey, native_tls(self.address))
             if client is None:
                 raise ConnectionResetError(
                     f"the manager at {self.address!r} is another one than before"
@@ -392,6 +393,21 @@ by_address: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary(
 _plain: set[Any] = set()
 
 
+# What encrypts the ways to servers that are not plain, by address.
+tls_of: dict[Any, Any] = {}
+
+
+def native_tls(address: Any) -> Any:
+    """Return what the engine encrypts the way to a server with; None if nothing."""
+    return _native_tls(tls_of.get(address), address)
+
+
+def encrypted(connect: Any, address: Any) -> Any:
+    """Return what connects with a server as `connect` does, encrypted if that server is."""
+    tls = tls_of.get(address)
+    return connect if tls is None else functools.partial(connect, tls=tls)
+
+
 def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
     """Return the way to the server at an address. Connects if this process has none yet."""
     key = (address, bytes(authkey), serializer)
@@ -401,7 +417,7 @@ def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
     address_type(address)  # raises where it is none
     client = None
     if serializer == "pickle" and address not in _plain:
-        client = connect_manager(address, bytes(authkey))
+        client = connect_manager(address, bytes(authkey), native_tls(address))
         if client is None:
             _plain.add(address)
     with _here.mutex:
@@ -410,7 +426,7 @@ def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
             return again  # another thread was quicker
         link: Any
         if client is None:
-            link = Plain(address, bytes(authkey), connect)
+            link = Plain(address, bytes(authkey), encrypted(connect, address))
         else:
             link = Link(address, bytes(authkey), client)
             _expect_end()
@@ -421,6 +437,7 @@ def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
 def forget(address: Any) -> None:
     """Forget the way to a server that has been shut down."""
     by_address.pop(address, None)
+    tls_of.pop(address, None)
     for key in [key for key in list(_links) if key[0] == address]:
         link = _links.pop(key, None)
         if link is not None:

@@ -14,8 +14,9 @@ import time
 from procession import _links, _process, _stdlib, connection
 from procession._adopted import Adopted, dismiss
 from procession._links import wire
+from procession._own_listener import OwnListener
 from procession._procession import ManagerServer, dumps, loads
-from procession._proxies import HOME, Token, public_methods
+from procession._proxies import HOME, Token, listener_client, public_methods
 from procession._served import (
     MAKERS,
     POLITE,
@@ -35,15 +36,6 @@ if TYPE_CHECKING:
 
 _process_of: Any = _stdlib.process
 _util: Any = _stdlib.load("util")
-
-
-def _codec(serializer: str) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
-    """Return what turns messages into bytes, and back."""
-    if serializer == "pickle":
-        return _dumps_reply, _links.read
-    if serializer == "xmlrpclib":
-        return connection._xml_dumps, connection._xml_loads
-    raise KeyError(serializer)
 
 
 def free_address() -> str:
@@ -81,6 +73,13 @@ def _format_exc() -> str:
 def _dumps_reply(message: Any) -> bytes:
     """Return a reply as a pickle, with nothing by value that has no name in other programs."""
     return bytes(reduction.ForkingPickler.dumps(message))
+
+
+# What turns messages into bytes, and back.
+CODECS: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
+    "pickle": (_dumps_reply, _links.read),
+    "xmlrpclib": (connection._xml_dumps, connection._xml_loads),
+}
 
 
 def _is_simple(value: Any) -> bool:
@@ -164,6 +163,7 @@ class Server:
         address: Where to listen; None for an address that nobody uses.
         authkey: What clients must prove to know.
         serializer: `"pickle"` or `"xmlrpclib"`.
+        options: What the engine's server is told besides; see `BaseManager`.
     """
 
     public: Sequence[str] = [
@@ -179,17 +179,36 @@ class Server:
         "adopt",
     ]
 
-    def __init__(self, registry: Any, address: Any, authkey: bytes, serializer: str) -> None:
+    def __init__(
+        self,
+        registry: Any,
+        address: Any,
+        authkey: bytes,
+        serializer: str,
+        *,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         if not isinstance(authkey, bytes):
             raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
         self.registry = registry
         self.authkey = _process.authkey(authkey)
         self._serializer = serializer
-        self._dumps, self._loads = _codec(serializer)
+        self._own_listener: Any = None
+        if serializer not in CODECS:
+            # One of the program's own, which the engine can make nothing of.
+            listen, connect = listener_client[serializer]
+            self._own_listener = OwnListener(self, listen(address=address, backlog=128), connect)
+            address = free_address()
+        self._dumps, self._loads = CODECS.get(serializer, CODECS["pickle"])
         address = address or free_address()
-        self._engine = ManagerServer(address, bytes(authkey))
+        options = dict(options or {})
+        tls = connection._native_tls(options.pop("tls", None), address)
+        self._engine = ManagerServer(address, bytes(authkey), tls, **options)
         # An abstract name stays as it was given, so that tokens of both sides are equal.
         self.address = address if connection._is_abstract(address) else self._engine.address
+        if self._own_listener is not None:
+            self._engine.close()
+            self.address = self._own_listener.address
         unlink = None
         if connection.address_type(address) == "AF_UNIX" and not connection._is_abstract(address):
             unlink = connection._remove_at_exit(self, address)  # type: ignore[arg-type]
@@ -240,6 +259,8 @@ class Server:
 
     def _serve(self) -> None:
         self._engine.start(self, _QUICK)
+        if self._own_listener is not None:
+            self._own_listener.start()
         if self._home is not None and self._home.has_ended():
             return  # the manager was shut down before anybody could have called
         if self._parent is None:
@@ -252,6 +273,8 @@ class Server:
             self._home.end()
         self._engine.stop()
         self.listener.close()
+        if self._own_listener is not None:
+            self._own_listener.close()
         # Those that carry out a call end with that, if it ends.
         deadline = time.monotonic() + _PATIENCE
         for thread in list(self._threads):
@@ -303,6 +326,17 @@ class Server:
         finally:
             calling.caller = None
             calling.may_block = None
+
+    def _answer(self, number: int, request: Any, is_first: bool) -> tuple[Any, str]:
+        """Answer a request that came as an object; say also what is to be done after it."""
+        caller = _Caller(number, 0, False)
+        calling.caller = caller
+        try:
+            if not is_first:
+                return self._call_method(caller, request), "serve"
+            return self._call_function(caller, request)
+        finally:
+            calling.caller = None
 
     def _is_quick(self, request: Any) -> bool:
         """Say whether a plain request takes no time, or says by itself when it does."""

@@ -41,6 +41,7 @@ __all__ = [
     "SynchronizedArray",
     "SynchronizedBase",
     "SynchronizedValue",
+    "Tls",
     "WorkerBoot",
     "Zygote",
     "announce_exit",
@@ -52,6 +53,7 @@ __all__ = [
     "create_name",
     "dumps",
     "fill",
+    "finish_tunnels",
     "fork",
     "is_packing",
     "kill_process_tree",
@@ -1604,6 +1606,7 @@ class Listener:
         authkey: What both sides prove to know, if anything.
         patience: How long a client may be silent meanwhile, in seconds.
         max_message: The longest message that its connections receive, in bytes.
+        tls: What encrypts them, if anything.
     """
 
     def __new__(
@@ -1613,6 +1616,7 @@ class Listener:
         authkey: bytes | None,
         patience: float,
         max_message: int | None,
+        tls: Tls | None = None,
     ) -> Self: ...
     @property
     def address(self) -> Any:
@@ -1627,8 +1631,56 @@ class Listener:
     def close(self) -> None:
         """Close the socket; its file stays."""
 
-def connect(address: object, authkey: bytes | None, max_message: int | None) -> Connection:
-    """Connect with a listener."""
+@final
+class Tls:
+    """Certificates and a key, for either end of a connection.
+
+    Args:
+        certificate: What this end shows, as PEM.
+        key: Its private key, as PEM.
+        ca: Whom this end trusts, as PEM.
+        mutual: Whether clients must show a certificate.
+        server_name: Who the listener must be.
+
+    Raises:
+        ValueError: This is no certificate or no key, or they do not belong together.
+    """
+
+    def __new__(
+        cls,
+        certificate: bytes | None,
+        key: bytes | None,
+        ca: bytes | None,
+        mutual: bool,
+        server_name: str | None,
+    ) -> Self: ...
+
+def finish_tunnels(timeout: float) -> bool:
+    """Send on what was sent through connections with TLS, and end them.
+
+    Args:
+        timeout: Longest time that this takes, in seconds.
+
+    Returns:
+        Whether all is on its way.
+    """
+
+def connect(
+    address: object,
+    authkey: bytes | None,
+    max_message: int | None,
+    tls: Tls | None = None,
+    timeout: float | None = None,
+) -> Connection:
+    """Connect with a listener.
+
+    Args:
+        address: Where it is.
+        authkey: What both sides prove to know, if anything.
+        max_message: The longest message that is received, in bytes.
+        tls: What encrypts the connection, if anything.
+        timeout: Longest time that all of it takes, in seconds.
+    """
 
 def pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """Make two connected ends; without `duplex` the first only receives, the second only sends."""
@@ -1696,12 +1748,24 @@ class ManagerServer:
     Args:
         address: Where to listen.
         authkey: What clients must prove to know.
+        tls: What encrypts all connections, if anything.
+        max_clients: How many clients there are at a time.
+        max_message: The longest request, in bytes.
+        patience: How long a client may take to show the key, in seconds.
 
     Raises:
         OSError: The address is in use, too long, or not this machine's.
     """
 
-    def __new__(cls, address: Any, authkey: bytes) -> Self: ...
+    def __new__(
+        cls,
+        address: Any,
+        authkey: bytes,
+        tls: Tls | None = None,
+        max_clients: int | None = None,
+        max_message: int | None = None,
+        patience: float | None = None,
+    ) -> Self: ...
     @property
     def address(self) -> Any:
         """Where it listens."""
@@ -1817,7 +1881,7 @@ class ManagerClient:
     def close(self) -> None:
         """End the connection."""
 
-def connect_manager(address: Any, authkey: bytes) -> ManagerClient | None:
+def connect_manager(address: Any, authkey: bytes, tls: Tls | None = None) -> ManagerClient | None:
     """Connect with a manager's server; None if it is one of the standard library.
 
     Raises:

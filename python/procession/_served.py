@@ -1,4 +1,4 @@
-"""Locks, conditions, semaphores, queues and values that a manager's server holds for its clients.
+"""Locks, events, barriers, queues, values: what a manager's server holds for its clients.
 
 Which thread of the server answers a request says nothing about who made it. So these take a
 thread of a client for the owner, and not the thread that they run in. When a client dies, what it
@@ -90,6 +90,18 @@ def lock_timeout(blocking: bool, timeout: float | None) -> float | None:
     return timeout
 
 
+def _note_release(what: Any) -> None:
+    """Tell the log of a lock that was let go of because its client was killed."""
+    from procession import _stdlib
+
+    _stdlib.load("util").sub_warning(
+        "%s %#x was released because the client that had it has died; what it protects may be "
+        "half changed",
+        type(what).__name__,
+        id(what),
+    )
+
+
 class _Waiting:
     """Something that callers wait for."""
 
@@ -152,6 +164,7 @@ class Lock(_Waiting):
         with self._changed:
             if killed and self._owner is not None and self._owner[0] == client:
                 self._owner = None
+                _note_release(self)
             self._changed.notify_all()
 
     def __enter__(self) -> bool:
@@ -200,11 +213,13 @@ class RLock(_Waiting):
         """Say whether somebody has the lock."""
         return self._owner is not None
 
-    def _client_gone(self, client: int, _killed: bool) -> None:
+    def _client_gone(self, client: int, killed: bool) -> None:
         """Let go of what a client has that is gone: nobody else can."""
         with self._changed:
             if self._owner is not None and self._owner[0] == client:
                 self._owner, self._count = None, 0
+                if killed:
+                    _note_release(self)
             self._changed.notify_all()
 
     def _is_owned(self) -> bool:
@@ -424,6 +439,136 @@ class BoundedSemaphore(Semaphore):
             raise ValueError("Semaphore released too many times")
 
 
+class Event(_Waiting):
+    """`threading.Event` for clients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flag = False
+
+    def is_set(self) -> bool:
+        """Say whether it is set."""
+        return self._flag
+
+    isSet = is_set  # noqa: N815
+
+    def set(self) -> None:
+        """Set it, and wake all that wait."""
+        with self._changed:
+            self._flag = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Take it back."""
+        with self._changed:
+            self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, and say whether it is."""
+        with self._changed:
+            return self._wait_until(self.is_set, timeout)
+
+    def __repr__(self) -> str:
+        state = "set" if self._flag else "unset"
+        return f"<{type(self).__name__} at {id(self):#x}: {state}>"
+
+
+class _Round:
+    """One time that a barrier fills."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self.passed = False
+        self.broken = False
+
+    def is_over(self) -> bool:
+        return self.passed or self.broken
+
+
+class Barrier(_Waiting):
+    """`threading.Barrier` for clients. It breaks if one dies that waits."""
+
+    def __init__(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        if parties < 1:
+            raise ValueError("parties must be > 0")
+        super().__init__()
+        self.parties = parties
+        self._action = action
+        self._timeout = timeout
+        self._round = _Round()
+
+    @property
+    def n_waiting(self) -> int:
+        """How many have come."""
+        return 0 if self._round.is_over() else self._round.arrived
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is broken."""
+        return self._round.broken
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until all have come, and return the caller's place among them."""
+        with self._changed:
+            mine = self._round
+            if mine.broken:
+                raise threading.BrokenBarrierError
+            place = mine.arrived
+            mine.arrived += 1
+            if mine.arrived == self.parties:
+                self._pass(mine)
+                return place
+            try:
+                came = self._wait_until(mine.is_over, self._timeout if timeout is None else timeout)
+            except CallerGoneError:
+                self._break(mine)
+                raise
+            if not came:
+                self._break(mine)
+            if mine.broken:
+                raise threading.BrokenBarrierError
+            return place
+
+    def reset(self) -> None:
+        """Make it as new; those that wait are told that it broke."""
+        with self._changed:
+            if self._round.arrived:
+                self._break(self._round)
+            self._round = _Round()
+
+    def abort(self) -> None:
+        """Break it."""
+        with self._changed:
+            self._break(self._round)
+
+    def _pass(self, mine: _Round) -> None:
+        try:
+            if self._action is not None:
+                calling.about_to_wait()
+                self._action()
+        except BaseException:
+            self._break(mine)
+            raise
+        mine.passed = True
+        self._round = _Round()
+        self._changed.notify_all()
+
+    def _break(self, mine: _Round) -> None:
+        # A round that was passed is nobody's any more.
+        if not mine.passed:
+            mine.broken = True
+            self._changed.notify_all()
+
+    def __repr__(self) -> str:
+        state = "broken" if self.broken else f"waiters={self.n_waiting}/{self.parties}"
+        return f"<{type(self).__name__} at {id(self):#x}: {state}>"
+
+
 class Queue(queue.Queue):  # type: ignore[type-arg]
     """`queue.Queue` for clients: no item is handed to one that is gone."""
 
@@ -541,6 +686,8 @@ _SERVED: dict[Any, Any] = {
     threading.Condition: Condition,
     threading.Semaphore: Semaphore,
     threading.BoundedSemaphore: BoundedSemaphore,
+    threading.Event: Event,
+    threading.Barrier: Barrier,
     queue.Queue: Queue,
 }
 

@@ -7,17 +7,19 @@ import sys
 from procession import _stdlib
 from procession._procession import Connection as Connection
 from procession._procession import Listener as _Engine
+from procession._procession import Tls as _Tls
 from procession._procession import answer, challenge, connect, pipe, verify, wait
 from procession.context import AuthenticationError, reduction
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from typing import Any, Self
 
     Address = str | bytes | tuple[str, int]
 
-__all__ = ["Client", "Listener", "Pipe", "wait"]
+__all__ = ["TLS", "Client", "Listener", "Pipe", "wait"]
 
 BUFSIZE = 65536 if sys.version_info >= (3, 14) else 8192
 CONNECTION_TIMEOUT = 20.0  # seconds that a client may be silent while it proves who it is
@@ -107,6 +109,90 @@ def _checked_key(authkey: Any) -> bytes | None:
     return authkey
 
 
+class TLS:
+    """What encrypts connections over TCP, and says who may be trusted.
+
+    The other end must be of this package too, and speak TLS 1.3. A key that both ends have, if
+    there is one, is proved inside of it. Who the other end is shows in its certificate; if that
+    does not do, an `AuthenticationError` says what is wrong. A connection that is cut, with no
+    farewell of the other end, raises an `OSError` in whoever receives.
+
+    One object can serve both ends. It can be pickled only for a child process that is being
+    started, if it has a private key.
+
+    Args:
+        certificate: The certificate that this end shows, and behind it those that lead from it to
+            one that the other end trusts: PEM, or the path of a file. A listener needs one.
+        key: The private key of the certificate: PEM, or a path.
+        ca: The certificates of those that this end trusts: PEM, or a path. A client needs them.
+        mutual: Whether a listener turns away clients without a certificate that `ca` has signed.
+        server_name: Who the listener must be, by its certificate; the host of the address that is
+            connected with if it is None.
+
+    Raises:
+        ValueError: This is no certificate or no key, or they do not belong together.
+    """
+
+    def __init__(
+        self,
+        certificate: bytes | str | os.PathLike[str] | None = None,
+        key: bytes | str | os.PathLike[str] | None = None,
+        ca: bytes | str | os.PathLike[str] | None = None,
+        *,
+        mutual: bool = False,
+        server_name: str | None = None,
+    ) -> None:
+        if (certificate is None) != (key is None):
+            raise ValueError("certificate and key must be given together")
+        if certificate is None and ca is None:
+            raise ValueError("TLS needs a certificate to show, or those of whom to trust: ca")
+        if mutual and ca is None:
+            raise ValueError("who has signed the certificates of clients must be given: ca")
+        texts = (_pem(certificate), _pem(key), _pem(ca))
+        self._arguments = (*texts, bool(mutual), server_name)
+        self._native = _Tls(*self._arguments)
+
+    @classmethod
+    def _of(cls, arguments: Any) -> Self:
+        certificate, key, ca, mutual, server_name = arguments
+        return cls(certificate, key, ca, mutual=mutual, server_name=server_name)
+
+    def __reduce__(self) -> Any:
+        if self._arguments[1] is not None:
+            from procession.context import assert_spawning
+
+            assert_spawning(self)
+        return TLS._of, (self._arguments,)
+
+    def __repr__(self) -> str:
+        certificate, _, ca, mutual, server_name = self._arguments
+        return (
+            f"<{type(self).__name__} certificate={certificate is not None} ca={ca is not None} "
+            f"mutual={mutual} server_name={server_name!r}>"
+        )
+
+
+def _pem(text: bytes | str | os.PathLike[str] | None) -> bytes | None:
+    if text is None or isinstance(text, bytes):
+        return text
+    with open(text, "rb") as file:
+        return file.read()
+
+
+def _native_tls(tls: TLS | None, address: Any) -> Any:
+    """Return what the engine needs."""
+    if tls is None:
+        return None
+    if not isinstance(tls, TLS):
+        raise TypeError(f"tls must be a TLS, not {type(tls)!s}")
+    if address is None or address_type(address) != "AF_INET":
+        raise ValueError(f"TLS is for addresses of TCP, a pair of host and port, not {address!r}")
+    from procession import _tunnels
+
+    _tunnels.finish_at_exit()
+    return tls._native
+
+
 class Listener:
     """Waits for clients at an address.
 
@@ -117,6 +203,8 @@ class Listener:
         authkey: What clients must prove to know, and this side proves to know. None for no proof.
         max_message: The longest message that the connections receive, in bytes; None for any
             length. A longer one raises an `OSError` before memory is set aside for it.
+        tls: What encrypts the connections; the address must be one of TCP. None for plain ones.
+        handshake_timeout: Seconds that a client may be silent while it proves who it is.
 
     Raises:
         OSError: The address is in use, too long, or not this machine's.
@@ -131,13 +219,20 @@ class Listener:
         authkey: bytes | None = None,
         *,
         max_message: int | None = None,
+        tls: TLS | None = None,
+        handshake_timeout: float = CONNECTION_TIMEOUT,
     ) -> None:
         family = family or (address and address_type(address)) or default_family
         _validate_family(family)
         self._authkey = _checked_key(authkey)
         address = address or arbitrary_address(family)
         self._listener: _Engine | None = _Engine(
-            address, backlog, authkey, CONNECTION_TIMEOUT, max_message
+            address,
+            backlog,
+            authkey,
+            handshake_timeout,
+            max_message,
+            _native_tls(tls, address),
         )
         self._address = self._listener.address
         self._last_accepted: Any = None
@@ -151,7 +246,8 @@ class Listener:
         A client that is silent or goes away before it has proved anything is passed over.
 
         Raises:
-            AuthenticationError: The client has another key, or sent something else.
+            AuthenticationError: The client has another key or no certificate that is trusted, or
+                sent something else.
             OSError: The listener is closed.
         """
         if self._listener is None:
@@ -198,6 +294,8 @@ def Client(
     authkey: bytes | None = None,
     *,
     max_message: int | None = None,
+    tls: TLS | None = None,
+    timeout: float | None = None,
 ) -> Connection:
     """Return a connection with the listener at an address.
 
@@ -208,13 +306,19 @@ def Client(
         family: Family of the address; the address tells by itself.
         authkey: What the listener must prove to know, and this side proves to know.
         max_message: The longest message that is received, in bytes; None for any length.
+        tls: What encrypts the connection; the address must be one of TCP. None for a plain one.
+        timeout: Seconds until there must be a connection, the proofs included. None is for as long
+            as the listener accepts nobody; once it has begun to prove who it is, it may be silent
+            for 20 seconds.
 
     Raises:
-        AuthenticationError: The listener has another key, or sent something else.
+        AuthenticationError: The listener has another key or no certificate that is trusted, or
+            sent something else.
+        TimeoutError: The listener was silent for too long.
         OSError: Nobody listens there, or the address is too long.
     """
     _validate_family(family or address_type(address))
-    return connect(address, _checked_key(authkey), max_message)
+    return connect(address, _checked_key(authkey), max_message, _native_tls(tls, address), timeout)
 
 
 def _bytes_key(authkey: Any) -> bytes:

@@ -20,7 +20,7 @@ import threading
 from procession import _links, _process, _stdlib, connection
 from procession._homes import Herald, Home
 from procession._links import dispatch
-from procession._manager_server import Server, SharedMemoryServer, _clear_away, free_address
+from procession._manager_server import CODECS, Server, SharedMemoryServer, _clear_away, free_address
 from procession._proxies import (  # noqa: F401 -- users import all of them from here
     AcquirerProxy,
     ArrayProxy,
@@ -109,6 +109,14 @@ class BaseManager:
         ctx: The context that the server's process is started by.
         shutdown_timeout: Seconds that the server's process may take for its end before it is
             terminated, and then killed.
+        tls: What encrypts all connections with the server; the address must be one of TCP. Other
+            processes of the program that get proxies know it if they were started after the server
+            or have connected a manager of their own with it.
+        max_clients: How many clients the server has at a time: processes, and threads of programs
+            of the standard library. One more is turned away. None for 1,048,576.
+        max_message: The longest request, in bytes; who sends a longer one is parted with. None for
+            1 TiB. Memory is taken as the bytes come.
+        handshake_timeout: Seconds that a client may take to prove that it knows the key.
     """
 
     _registry: dict[str, Any] = {}  # noqa: RUF012
@@ -122,7 +130,13 @@ class BaseManager:
         ctx: Any = None,
         *,
         shutdown_timeout: float = 1.0,
+        tls: connection.TLS | None = None,
+        max_clients: int | None = None,
+        max_message: int | None = None,
+        handshake_timeout: float | None = None,
     ) -> None:
+        if tls is not None:
+            connection._native_tls(tls, address)  # raises where it is of no use
         if authkey is None:
             authkey = _process_of.current_process().authkey
         self._address = address
@@ -133,6 +147,16 @@ class BaseManager:
         self._Listener, self._Client = listener_client[serializer]
         self._ctx = ctx or _default_context.get_context()
         self._shutdown_timeout = shutdown_timeout
+        self._tls = tls
+        options = {
+            "tls": tls,
+            "max_clients": max_clients,
+            "max_message": max_message,
+            "patience": handshake_timeout,
+        }
+        # Only what is said: classes that replace the server's know nothing of it.
+        said = {name: value for name, value in options.items() if value is not None}
+        self._options = {"options": said} if said else {}
         self._process: Any = None
         # Kept for as long as there is this manager.
         self._way: Any = None
@@ -150,7 +174,9 @@ class BaseManager:
     def get_server(self) -> Server:
         """Return a server for this process to run, by its `serve_forever`."""
         self._check_initial()
-        return self._Server(self._registry, self._address, self._authkey, self._serializer)
+        return self._Server(
+            self._registry, self._address, self._authkey, self._serializer, **self._options
+        )
 
     def connect(self) -> None:
         """Connect with a server that runs already.
@@ -159,6 +185,7 @@ class BaseManager:
             AuthenticationError: It has another key.
             OSError: There is none at the address.
         """
+        self._use_tls()
         self._link().function("dummy")
         self._state.value = State.STARTED
 
@@ -171,7 +198,7 @@ class BaseManager:
             raise TypeError("initializer must be a callable")
         # Where it can be said beforehand where the server will listen, nobody waits for it now.
         reader = writer = None
-        if self._address is None and initializer is None:
+        if self._address is None and initializer is None and self._serializer in CODECS:
             self._address = free_address()
         else:
             reader, writer = connection.Pipe(duplex=False)
@@ -187,6 +214,7 @@ class BaseManager:
                 initializer,
                 initargs,
             ),
+            kwargs=self._options,
         )
         ident = ":".join(str(number) for number in self._process._identity)
         self._process.name = f"{type(self).__name__}-{ident}"
@@ -196,6 +224,7 @@ class BaseManager:
             writer.close()
             self._home.address = self._address = reader.recv()
             reader.close()
+        self._use_tls()
         self._state.value = State.STARTED
         self.shutdown = _util.Finalize(
             self,
@@ -222,19 +251,24 @@ class BaseManager:
         writer: Any,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        **options: Any,
     ) -> None:
         """Be the server's process."""
         # Ctrl-C goes to all processes at a terminal, and is for the program to handle.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if initializer is not None:
             initializer(*initargs)
-        server = cls._Server(registry, address, authkey, serializer)
+        server = cls._Server(registry, address, authkey, serializer, **options)
         server._parent = _process_of.parent_process()
         server._home = getattr(writer, "home", None)
         writer.send(server.address)
         writer.close()
         _util.info("manager serving at %r", server.address)
         server.serve_forever()
+
+    def _use_tls(self) -> None:
+        if self._tls is not None:
+            _links.tls_of[self._address] = self._tls
 
     def _link(self) -> Any:
         """The way from this process to the server."""
@@ -379,7 +413,7 @@ class BaseManager:
 def _ask_to_stop(address: Any, authkey: bytes, connect: Any) -> None:
     """Have a server stop, if it can be reached."""
     try:
-        conn = connect(address, authkey=authkey)
+        conn = _links.encrypted(connect, address)(address, authkey=authkey)
         try:
             dispatch(conn, None, "shutdown")
         finally:

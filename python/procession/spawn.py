@@ -84,6 +84,9 @@ def get_preparation_data(name: str) -> dict[str, Any]:
         data.pop("init_main_from_name", None)
     data["start_method"] = _process.start_method()
     data["procession_installed"] = _alias.installed()
+    links: Any = sys.modules.get("procession._links")
+    if links is not None and links.tls_of:
+        data["procession_tls"] = links.tls_of
     return data
 
 
@@ -197,6 +200,10 @@ def prepare(data: dict[str, Any]) -> None:
     current = process.current_process()
     if "name" in data:
         current.name = data["name"]
+    if "procession_tls" in data:
+        from procession import _links
+
+        _links.tls_of.update(data["procession_tls"])
     if "authkey" in data:
         current.authkey = data["authkey"]
     if data.get("log_to_stderr"):

@@ -20,7 +20,7 @@ use procession::shm::ArenaError;
 use procession::sync::{BarrierError, ConditionError, LockError, SemaphoreError};
 use pyo3::exceptions::{
     PyAssertionError, PyConnectionResetError, PyEOFError, PyMemoryError, PyOSError, PyRuntimeError,
-    PyValueError,
+    PyTimeoutError, PyValueError,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -233,6 +233,7 @@ impl From<HandshakeError> for EngineError {
         Self(match error {
             // What it was in the original, which reads with `recv_bytes`.
             HandshakeError::Gone => PyEOFError::new_err(error.to_string()),
+            HandshakeError::TimedOut { .. } => PyTimeoutError::new_err(error.to_string()),
             // The original's own words.
             HandshakeError::Rejected => {
                 python::AuthenticationError::new_err("digest sent was rejected")
@@ -247,14 +248,22 @@ impl From<EndpointError> for EngineError {
         match error {
             EndpointError::Handshake(error) => error.into(),
             EndpointError::Reentrant => Self(PyRuntimeError::new_err(error.to_string())),
+            EndpointError::TimedOut => Self(PyTimeoutError::new_err(error.to_string())),
             EndpointError::Unresolved { .. } => Self(python::gaierror::new_err(text_of(&error))),
             _ => Self(match error.errno() {
                 // The number makes it a ConnectionRefusedError or a FileNotFoundError.
                 Some(errno) => PyOSError::new_err((errno, text_of(&error))),
+                None if is_reset(&error) => PyConnectionResetError::new_err(text_of(&error)),
                 None => PyOSError::new_err(text_of(&error)),
             }),
         }
     }
+}
+
+/// Whether the other end has gone in the middle of it, as no call of the system but the end of the
+/// stream says.
+fn is_reset(error: &EndpointError) -> bool {
+    matches!(error, EndpointError::Os { source, .. } if source.kind() == io::ErrorKind::ConnectionReset)
 }
 
 impl From<RedeemError> for EngineError {

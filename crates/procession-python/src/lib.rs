@@ -45,8 +45,8 @@ mod _procession {
     use crate::collection::{PyArenaDict, PyArenaList};
     #[pymodule_export]
     use crate::connection::{
-        PyConnection, PyListener, answer, challenge, connect, is_packing, pipe, redeem, share,
-        stop_sharing, verify, wait,
+        PyConnection, PyListener, PyTls, answer, challenge, connect, finish_tunnels, is_packing,
+        pipe, redeem, share, stop_sharing, verify, wait,
     };
     #[pymodule_export]
     use crate::cpus::cpu_count;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Resource, Signal, WaitOptions, getrlimit, setrlimit};
 
 /// What `/proc/PID/stat` says of one process.
 struct Stat {
@@ -41,6 +41,20 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 #[must_use]
 pub fn is_running(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// Lets this process have at least so many descriptors, as far as the system allows it.
+///
+/// # Errors
+///
+/// Those of `setrlimit(2)`: the hard limit is lower.
+pub fn allow_descriptors(count: u64) -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < count) {
+        limit.current = Some(count);
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(())
 }
 
 /// Sends `SIGKILL`. A process that is gone already is no error.

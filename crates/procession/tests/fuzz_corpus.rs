@@ -11,7 +11,7 @@ mod targets;
 fn main() -> ExitCode {
     procession_testing::run(
         procession::init,
-        procession_testing::tests![frames, handshakes, pickles],
+        procession_testing::tests![frames, handshakes, pickles, requests],
     )
 }
 
@@ -25,6 +25,10 @@ fn handshakes() {
 
 fn pickles() {
     run("pickle", targets::pickle);
+}
+
+fn requests() {
+    run("request", targets::request);
 }
 
 fn run(target: &str, function: fn(&[u8])) {

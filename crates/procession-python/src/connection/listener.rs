@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use crate::connection::PyConnection;
+use crate::connection::{PyConnection, PyTls};
 use crate::error::{EngineError, EngineResult};
 use crate::wait::blocking;
 
@@ -35,12 +35,14 @@ impl PyListener {
 #[pymethods]
 impl PyListener {
     #[new]
+    #[pyo3(signature = (address, backlog, authkey, patience, max_message, tls=None))]
     fn py_new(
         address: &Bound<'_, PyAny>,
         backlog: i32,
         authkey: Option<Vec<u8>>,
         patience: f64,
         max_message: Option<u64>,
+        tls: Option<PyRef<'_, PyTls>>,
     ) -> EngineResult<Self> {
         let py = address.py();
         let mut builder = Listener::builder(to_address(address)?)
@@ -51,6 +53,9 @@ impl PyListener {
             .patience(Duration::try_from_secs_f64(patience).unwrap_or(Duration::MAX));
         if let Some(key) = authkey {
             builder = builder.key(key);
+        }
+        if let Some(tls) = tls {
+            builder = builder.tls(tls.of_server()?);
         }
         Ok(Self(Mutex::new(Some(Arc::new(py.detach(|| builder.bind())?)))))
     }
@@ -80,17 +85,41 @@ impl PyListener {
     }
 }
 
+/// Describes how to connect with a listener.
+pub(crate) fn connector(
+    address: &Bound<'_, PyAny>,
+    authkey: Option<Vec<u8>>,
+    tls: Option<&PyTls>,
+) -> EngineResult<Client> {
+    let mut client = Client::new(to_address(address)?);
+    if let Some(key) = authkey {
+        client = client.key(key);
+    }
+    if let Some(tls) = tls {
+        let host = match address.cast::<PyTuple>() {
+            Ok(pair) => Some(pair.get_item(0)?.extract::<String>()?),
+            Err(_) => None,
+        };
+        client = client.tls(tls.of_client(host.as_deref())?);
+    }
+    Ok(client)
+}
+
 /// Connect with a listener.
 #[pyfunction]
+#[pyo3(signature = (address, authkey, max_message, tls=None, timeout=None))]
 pub(crate) fn connect(
     address: &Bound<'_, PyAny>,
     authkey: Option<Vec<u8>>,
     max_message: Option<u64>,
+    tls: Option<PyRef<'_, PyTls>>,
+    timeout: Option<f64>,
 ) -> EngineResult<PyConnection> {
     let py = address.py();
-    let mut client = Client::new(to_address(address)?).max_message(max_message.unwrap_or(u64::MAX));
-    if let Some(key) = authkey {
-        client = client.key(key);
+    let mut client =
+        connector(address, authkey, tls.as_deref())?.max_message(max_message.unwrap_or(u64::MAX));
+    if let Some(seconds) = timeout {
+        client = client.timeout(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     }
     let mut connecting = client.start()?;
     let connection = blocking(py, || connecting.finish())??;

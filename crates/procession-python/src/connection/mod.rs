@@ -4,6 +4,7 @@ mod handshake;
 mod listener;
 mod ready;
 mod sharer;
+mod tls;
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -24,9 +25,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 pub(crate) use self::handshake::{answer, challenge, verify};
-pub(crate) use self::listener::{PyListener, connect, to_address, to_python};
+pub(crate) use self::listener::{PyListener, connect, connector, to_address, to_python};
 pub(crate) use self::ready::wait;
 pub(crate) use self::sharer::{is_packing, redeem, share, stop_sharing};
+pub(crate) use self::tls::{PyTls, finish_tunnels};
 use crate::draft::{Draft, with_draft, with_scratch};
 use crate::error::{EngineError, EngineResult, buffer_too_short};
 use crate::pickling::{

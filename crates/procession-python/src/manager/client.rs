@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use procession::channel::connection::Client as Connector;
 use procession::manager::{Client, Greeting, greet};
 use pyo3::prelude::*;
 
-use crate::connection::to_address;
+use crate::connection::{PyTls, connector};
 use crate::draft::{draft_onto, with_scratch};
 use crate::error::EngineResult;
 use crate::pickling::{dump_outside, load};
@@ -27,13 +26,16 @@ pub(crate) struct PyManagerClient(Box<Client>);
 
 /// Connect with a manager's server; None if it is one of the standard library.
 #[pyfunction]
+#[pyo3(signature = (address, authkey, tls=None))]
 pub(crate) fn connect_manager(
     address: &Bound<'_, PyAny>,
     authkey: Vec<u8>,
+    tls: Option<PyRef<'_, PyTls>>,
 ) -> EngineResult<Option<PyManagerClient>> {
     let py = address.py();
-    let address = to_address(address)?;
-    let mut connecting = Connector::new(address.clone()).key(authkey).start()?;
+    let connector = connector(address, Some(authkey), tls.as_deref())?;
+    let address = connector.address().clone();
+    let mut connecting = connector.start()?;
     let connection = blocking(py, || connecting.finish())??;
     Ok(match py.detach(|| greet(connection, address))? {
         Greeting::Ours(client) => Some(PyManagerClient(client)),

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use procession::manager::{ClientId, Server};
 use pyo3::prelude::*;
 
-use crate::connection::{to_address, to_python};
+use crate::connection::{PyTls, to_address, to_python};
 use crate::error::EngineResult;
 use crate::manager::host::Host;
 use crate::wait::{blocking, deadline_after};
@@ -19,10 +20,31 @@ pub(crate) struct PyManagerServer(Server);
 #[pymethods]
 impl PyManagerServer {
     #[new]
-    fn py_new(address: &Bound<'_, PyAny>, authkey: Vec<u8>) -> EngineResult<Self> {
+    #[pyo3(signature = (address, authkey, tls=None, max_clients=None, max_message=None, patience=None))]
+    fn py_new(
+        address: &Bound<'_, PyAny>,
+        authkey: Vec<u8>,
+        tls: Option<PyRef<'_, PyTls>>,
+        max_clients: Option<usize>,
+        max_message: Option<u64>,
+        patience: Option<f64>,
+    ) -> EngineResult<Self> {
         let py = address.py();
         // The file is removed when the program ends, too: the package sees to that.
-        let builder = Server::builder(to_address(address)?, authkey).keep_file();
+        let mut builder = Server::builder(to_address(address)?, authkey).keep_file();
+        if let Some(tls) = tls {
+            builder = builder.tls(tls.of_server()?);
+        }
+        if let Some(clients) = max_clients {
+            builder = builder.max_clients(clients);
+        }
+        if let Some(bytes) = max_message {
+            builder = builder.longest_request(bytes);
+        }
+        if let Some(seconds) = patience {
+            builder =
+                builder.patience(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+        }
         Ok(Self(py.detach(|| builder.bind())?))
     }
 

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::channel::connection::handshake::{Handshake, Side};
+use crate::channel::connection::entrance::{Entrance, Progress};
+use crate::channel::connection::handshake::Side;
+use crate::channel::connection::{Address, HandshakeError};
 use crate::manager::eager::Eager;
 use crate::manager::inflow::{Inflow, Message};
 use crate::manager::peer::{Form, Peer};
@@ -58,16 +60,40 @@ pub(super) struct Notes {
 struct Entry {
     peer: Arc<Peer>,
     /// Until the client has shown the key.
-    handshake: Option<Handshake>,
+    entrance: Option<Entrance>,
     inflow: Inflow,
     /// Whether a request of a client of the plain form is being answered: the next one waits.
     busy: bool,
+}
+
+impl Entry {
+    /// Goes as far as what has come allows; true when the client has shown the key.
+    fn enter(&mut self, shared: &Shared) -> Result<bool, HandshakeError> {
+        let Some(entrance) = &mut self.entrance else { return Ok(true) };
+        loop {
+            match entrance.advance(self.peer.as_fd())? {
+                Progress::Waiting => return Ok(false),
+                Progress::Done => return Ok(true),
+                Progress::Secured => {
+                    let gone = |_| HandshakeError::Gone;
+                    shared.epoll.remove(self.peer.as_fd()).map_err(gone)?;
+                    // Nobody else has the client before it is let in.
+                    let peer = Arc::get_mut(&mut self.peer).ok_or(HandshakeError::Gone)?;
+                    entrance.exchange(peer.socket_mut())?;
+                    stream::set_blocking(peer.as_fd(), false).map_err(gone)?;
+                    shared.epoll.add(peer.as_fd(), peer.id).map_err(gone)?;
+                }
+            }
+        }
+    }
 }
 
 /// The clients of a server.
 #[derive(Debug)]
 pub(super) struct Gate {
     entries: HashMap<u64, Entry>,
+    /// How many of them have been let in.
+    clients: usize,
     next_id: u64,
     /// Clients of which whole messages may be there.
     ready: VecDeque<u64>,
@@ -84,6 +110,7 @@ impl Gate {
     pub(super) fn new() -> Self {
         Self {
             entries: HashMap::new(),
+            clients: 0,
             next_id: FIRST_CLIENT,
             ready: VecDeque::new(),
             shaking: VecDeque::new(),
@@ -205,14 +232,10 @@ impl Gate {
             // Nothing is waited for at its socket but the end.
             return self.remove(shared, id).map(Event::Gone);
         }
-        if let Some(handshake) = &mut entry.handshake {
-            match handshake.advance(entry.peer.as_fd()) {
+        if entry.entrance.is_some() {
+            match entry.enter(shared) {
                 Ok(false) => {}
-                Ok(true) => {
-                    entry.handshake = None;
-                    self.shaking.retain(|(_, other)| *other != id);
-                    shared.references().welcome(id);
-                }
+                Ok(true) => self.welcome(shared, id),
                 Err(error) => {
                     tracing::debug!("client {id} was not let in: {error}");
                     self.remove(shared, id);
@@ -229,6 +252,21 @@ impl Gate {
             },
         }
         None
+    }
+
+    /// Lets a client in that has shown the key, if there is room.
+    fn welcome(&mut self, shared: &Shared, id: u64) {
+        if self.clients >= shared.most_clients {
+            tracing::warn!("client {id} was turned away: there are {} others", shared.most_clients);
+            self.remove(shared, id);
+            return;
+        }
+        self.shaking.retain(|(_, other)| *other != id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.entrance = None;
+            self.clients += 1;
+        }
+        shared.references().welcome(id);
     }
 
     fn let_in(&mut self, shared: &Shared) {
@@ -281,11 +319,12 @@ impl Gate {
             .and_then(|()| shared.epoll.add(socket.as_fd(), id))
             .map_err(|error| error.to_string())
             .and_then(|()| {
-                Handshake::start(Side::Listener, &shared.key, socket.as_fd())
+                let (tls, key) = (shared.tls.as_ref(), Some(&shared.key[..]));
+                Entrance::start(Side::Listener, tls, key, &Address::Unnamed, socket.as_fd())
                     .map_err(|error| error.to_string())
             });
-        let handshake = match begun {
-            Ok(handshake) => Some(handshake),
+        let entrance = match begun {
+            Ok(entrance) => Some(entrance),
             Err(error) => {
                 tracing::debug!("client {id} was not let in: {error}");
                 return;
@@ -301,7 +340,7 @@ impl Gate {
         }
         let peer = Arc::new(Peer::new(id, socket));
         let inflow = Inflow::new(shared.limit);
-        self.entries.insert(id, Entry { peer, handshake, inflow, busy: false });
+        self.entries.insert(id, Entry { peer, entrance, inflow, busy: false });
     }
 
     /// Parts with the clients that have been silent in their handshake for too long.
@@ -312,6 +351,11 @@ impl Gate {
             }
             self.shaking.pop_front();
             tracing::debug!("client {id} was silent for {:?}", shared.patience);
+            if let Some(entry) = self.entries.get(&id)
+                && let Some(entrance) = &entry.entrance
+            {
+                entrance.turn_away(entry.peer.as_fd());
+            }
             self.remove(shared, id);
         }
     }
@@ -324,10 +368,11 @@ impl Gate {
         entry.peer.shut_down();
         // There will be a descriptor for another one.
         self.full = self.full.map(|_| Instant::now());
-        if entry.handshake.is_some() {
+        if entry.entrance.is_some() {
             self.shaking.retain(|(_, other)| *other != id);
             return None;
         }
+        self.clients -= 1;
         Some(entry.peer)
     }
 }

@@ -65,6 +65,11 @@ impl Peer {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    /// The socket, which another one takes the place of when the client has come to be trusted.
+    pub(super) fn socket_mut(&mut self) -> &mut OwnedFd {
+        &mut self.socket
+    }
+
     /// Sends a message of two parts; `blocked` is called before that blocks.
     pub(super) fn send(&self, head: &[u8], body: &[u8], blocked: impl FnOnce()) -> io::Result<()> {
         let head = [Header::of(head.len() + body.len()).bytes(), head].concat();

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::channel::connection::tls::Tls;
 use crate::channel::connection::{Address, EndpointError, Listener};
 use crate::error::WaitError;
 use crate::manager::ClientId;
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest message, in bytes, if nobody says otherwise.
 const LONGEST: u64 = 1 << 40;
 
+/// Clients at a time, if nobody says otherwise: more than a process may have descriptors.
+const MOST_CLIENTS: usize = 1 << 20;
+
 /// How a server is made; see [`Server::builder`].
 #[derive(Debug, Clone)]
 pub struct ServerBuilder {
@@ -33,7 +37,9 @@ pub struct ServerBuilder {
     backlog: i32,
     patience: Duration,
     limit: u64,
+    most_clients: usize,
     keep_file: bool,
+    tls: Option<Tls>,
 }
 
 impl ServerBuilder {
@@ -56,6 +62,20 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets how many clients there may be at a time; 1,048,576 if it is not called. One more is
+    /// turned away when it has shown the key. A client is a process; of Python's form, a thread.
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.most_clients = clients;
+        self
+    }
+
+    /// Encrypts all connections. Meant for TCP; see [`Tls::server`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Leaves the socket file where it is when the server is dropped.
     pub fn keep_file(mut self) -> Self {
         self.keep_file = true;
@@ -69,6 +89,10 @@ impl ServerBuilder {
     /// Those of [`ListenerBuilder::bind`](crate::channel::connection::ListenerBuilder::bind).
     pub fn bind(self) -> Result<Server, EndpointError> {
         let mut listener = Listener::builder(self.address.clone()).backlog(self.backlog);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            listener = listener.tls(tls.clone());
+        }
         if self.keep_file {
             listener = listener.keep_file();
         }
@@ -92,6 +116,8 @@ impl ServerBuilder {
             key: self.key,
             patience: self.patience,
             limit: self.limit,
+            most_clients: self.most_clients,
+            tls: self.tls,
             began: Instant::now(),
             gate: Mutex::new(Gate::new()),
             duty: Duty::default(),
@@ -116,6 +142,8 @@ pub(super) struct Shared {
     pub(super) key: Vec<u8>,
     pub(super) patience: Duration,
     pub(super) limit: u64,
+    pub(super) most_clients: usize,
+    pub(super) tls: Option<Tls>,
     /// A moment in the past.
     pub(super) began: Instant,
     gate: Mutex<Gate>,
@@ -238,7 +266,9 @@ impl Server {
             backlog: BACKLOG,
             patience: PATIENCE,
             limit: LONGEST,
+            most_clients: MOST_CLIENTS,
             keep_file: false,
+            tls: None,
         }
     }
 

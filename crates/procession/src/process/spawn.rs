@@ -492,6 +492,7 @@ fn run_forked<R: Serialize>(
         Err(reason) => exchange::refuse(exchange, &reason),
     };
     flush();
+    connection::finish_at_end();
     fate::announce_exit(code);
     process::exit_now(code)
 }

@@ -17,6 +17,12 @@ const MOST_EVENTS: usize = 64;
 pub(crate) enum Interest {
     /// Something to read, or the end.
     Readable,
+    /// Room to write.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "for tunnels alone"))]
+    Writable,
+    /// Something to read, or the end, or room to write.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "for tunnels alone"))]
+    Both,
     /// The end alone: that the peer has closed or died.
     End,
 }
@@ -25,6 +31,8 @@ impl Interest {
     fn flags(self) -> EventFlags {
         match self {
             Self::Readable => EventFlags::IN | EventFlags::RDHUP,
+            Self::Writable => EventFlags::OUT,
+            Self::Both => EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT,
             Self::End => EventFlags::RDHUP,
         }
     }
@@ -43,8 +51,17 @@ impl Epoll {
 
     /// Adds a descriptor, which is `number` from then on.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-        let flags = Interest::Readable.flags();
-        Ok(epoll::add(&self.0, fd, EventData::new_u64(number), flags)?)
+        self.add_for(fd, number, Interest::Readable)
+    }
+
+    /// Does what [`add`](Self::add) does, and says what is waited for.
+    pub(crate) fn add_for(
+        &self,
+        fd: BorrowedFd<'_>,
+        number: u64,
+        interest: Interest,
+    ) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, EventData::new_u64(number), interest.flags())?)
     }
 
     /// Changes what is waited for.

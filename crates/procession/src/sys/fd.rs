@@ -141,6 +141,20 @@ pub(crate) fn shut_down(socket: BorrowedFd<'_>) {
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
 
+/// Lets the other side of a socket read the end of the stream.
+#[cfg(feature = "tls")]
+pub(crate) fn shut_down_writing(socket: BorrowedFd<'_>) {
+    // An error means that there was no traffic any more.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+}
+
+/// Lets what the other side of a socket sends fail.
+#[cfg(feature = "tls")]
+pub(crate) fn shut_down_reading(socket: BorrowedFd<'_>) {
+    // An error means that there was no traffic any more.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+}
+
 /// Makes another descriptor for the same thing with a number above those of standard input,
 /// output and error; `exec` closes it.
 pub(crate) fn copy_above_standard(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {

@@ -343,12 +343,18 @@ impl AsyncListener {
     ///
     /// # Errors
     ///
-    /// Those of `epoll_create(2)` and `epoll_ctl(2)`.
+    /// Those of `epoll_create(2)` and `epoll_ctl(2)`; `Unsupported` for a listener with TLS, whose
+    /// connections are accepted by a thread and can be awaited from then on.
     ///
     /// # Panics
     ///
     /// Panics outside of a runtime of tokio with I/O enabled.
     pub fn new(listener: Listener) -> io::Result<Self> {
+        if listener.is_encrypted() {
+            // A socket that a tunnel has taken over would stay in the set that is watched here.
+            let why = "a listener with TLS cannot be awaited; accept in a thread";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         let watched = fd::epoll()?;
         listener.watch_with(watched.as_fd())?;
         Ok(Self { watched: fd::watch(watched, Interest::READABLE)?, listener })

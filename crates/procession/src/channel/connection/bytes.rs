@@ -10,6 +10,7 @@ use crate::channel::connection::arrival::Arrivals;
 use crate::channel::connection::carry::{Bell, Mailbox};
 use crate::channel::connection::error::{RecvError, SendError};
 use crate::channel::connection::frame::{self, Header, Parsed};
+use crate::channel::connection::tls::Cause;
 use crate::channel::connection::turn::{Turn, Turned};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::slice::{must_leave, poll_in_slices};
@@ -70,6 +71,8 @@ pub struct ByteConnection {
     arrivals: Arrivals,
     /// What both ends have in the arena, if they are of one tree.
     bell: Option<Bell>,
+    /// Why the stream ended, if the other end of it is a tunnel that broke.
+    cause: Option<Cause>,
 }
 
 /// Where in the stream the next byte is. Written by the thread whose turn it is to receive, so
@@ -178,7 +181,23 @@ impl ByteConnection {
             place: Place::new(),
             arrivals: Arrivals::new(),
             bell: None,
+            cause: None,
         }
+    }
+
+    /// Lets who receives be told why the tunnel broke.
+    pub(super) fn with_cause(mut self, cause: Option<Cause>) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// What an end of the stream is, or means.
+    fn ended(&self, error: RecvError) -> RecvError {
+        #[cfg(feature = "tls")]
+        if let Some(why) = self.cause.as_ref().and_then(Cause::get) {
+            return RecvError::Tls(why);
+        }
+        error
     }
 
     /// Lets both ends see by way of a mailbox, which the other end must have too, when something
@@ -345,7 +364,7 @@ impl ByteConnection {
             let part =
                 usize::try_from(left).map_or(SKIPPED_AT_ONCE, |left| left.min(SKIPPED_AT_ONCE));
             match self.read(&mut unwanted[..part])? {
-                0 => return Err(RecvError::Truncated { missing: Some(left) }),
+                0 => return Err(self.ended(RecvError::Truncated { missing: Some(left) })),
                 count => left -= count as u64,
             }
             self.place.give_up(left);
@@ -374,8 +393,8 @@ impl ByteConnection {
                 self.read(part)?
             };
             match count {
-                0 if len == 0 => return Err(RecvError::EndOfStream),
-                0 => return Err(RecvError::Truncated { missing: None }),
+                0 if len == 0 => return Err(self.ended(RecvError::EndOfStream)),
+                0 => return Err(self.ended(RecvError::Truncated { missing: None })),
                 count => len += count,
             }
             self.place.set_head(&bytes, len);
@@ -643,7 +662,7 @@ impl Incoming<'_> {
     }
 
     fn truncated(&self) -> RecvError {
-        RecvError::Truncated { missing: Some(self.left) }
+        self.connection.ended(RecvError::Truncated { missing: Some(self.left) })
     }
 }
 

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::channel::connection::address::Address;
 use crate::channel::connection::bytes::ByteConnection;
+use crate::channel::connection::entrance::{Entrance, Progress};
 use crate::channel::connection::error::{EndpointError, HandshakeError};
-use crate::channel::connection::handshake::{Attempts, Handshake, Side};
+use crate::channel::connection::handshake::{Attempts, Side};
+use crate::channel::connection::listener::PATIENCE;
+use crate::channel::connection::tls::Tls;
 use crate::slice::poll_in_slices;
 use crate::sys::fd;
 use crate::sys::stream::{self, Place};
@@ -39,13 +42,15 @@ pub struct Client {
     address: Address,
     key: Option<Vec<u8>>,
     timeout: Option<Duration>,
+    patience: Duration,
     limit: u64,
+    tls: Option<Tls>,
 }
 
 impl Client {
     /// Describes a connection with the listener at this address.
     pub fn new(address: Address) -> Self {
-        Self { address, key: None, timeout: None, limit: u64::MAX }
+        Self { address, key: None, timeout: None, patience: PATIENCE, limit: u64::MAX, tls: None }
     }
 
     /// Where it connects to.
@@ -63,6 +68,20 @@ impl Client {
     /// listener does not accept.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long the listener may be silent once it has begun to prove who it is; 20 s if it is
+    /// not called. Before that, a client waits until it is accepted.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Encrypts the connection. Meant for TCP; see [`Tls::client`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -95,6 +114,8 @@ impl Client {
     ///
     /// As [`connect`](Self::connect).
     pub fn start(&self) -> Result<Connecting, EndpointError> {
+        #[cfg(feature = "tls")]
+        self.tls.as_ref().map_or(Ok(()), Tls::check_client).map_err(HandshakeError::from)?;
         let place = self.address.place()?;
         // A TCP connect that blocks and is interrupted goes on in the background, with no way to
         // wait for it.
@@ -107,6 +128,7 @@ impl Client {
             place,
             socket: Some(socket),
             stage: Stage::New,
+            silence: None,
         })
     }
 }
@@ -120,6 +142,8 @@ pub struct Connecting {
     /// Until the connection is handed out.
     socket: Option<OwnedFd>,
     stage: Stage,
+    /// When the listener will have been silent for too long.
+    silence: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -128,7 +152,7 @@ enum Stage {
     /// A TCP connection is being made in the background.
     Underway,
     Connected,
-    Shaking(Handshake),
+    Entering(Box<Entrance>),
 }
 
 impl Connecting {
@@ -143,10 +167,11 @@ impl Connecting {
     ///
     /// Panics when called after it has returned a connection.
     pub fn finish(&mut self) -> Result<ByteConnection, EndpointError> {
-        let socket = self.socket.take().expect("the connection has been handed out");
-        match self.advance(&socket) {
-            Ok(()) => {
-                let connection = ByteConnection::with(socket, true, true);
+        let mut socket = self.socket.take().expect("the connection has been handed out");
+        match self.advance(&mut socket) {
+            Ok(entrance) => {
+                let connection =
+                    ByteConnection::with(socket, true, true).with_cause(entrance.cause());
                 connection.set_limit(self.client.limit);
                 Ok(connection)
             }
@@ -157,28 +182,41 @@ impl Connecting {
         }
     }
 
-    fn advance(&mut self, socket: &OwnedFd) -> Result<(), EndpointError> {
+    fn advance(&mut self, socket: &mut OwnedFd) -> Result<Box<Entrance>, EndpointError> {
         loop {
-            match &mut self.stage {
+            // It is put back unless all is done, or has failed for good.
+            match std::mem::replace(&mut self.stage, Stage::New) {
                 Stage::New => self.stage = self.connect(socket)?,
                 Stage::Underway => {
+                    self.stage = Stage::Underway;
                     self.wait_connected(socket)?;
                     self.stage = Stage::Connected;
                 }
-                Stage::Connected => match &self.client.key {
-                    None => return Ok(()),
-                    Some(key) => {
-                        SPIN.with(Attempts::begin);
-                        let handshake = Handshake::start(Side::Client, key, socket.as_fd())?;
-                        self.stage = Stage::Shaking(handshake);
+                Stage::Connected => {
+                    let Client { tls, key, address, .. } = &self.client;
+                    let (tls, key) = (tls.as_ref(), key.as_deref());
+                    SPIN.with(Attempts::begin);
+                    let entrance =
+                        Entrance::start(Side::Client, tls, key, address, socket.as_fd())?;
+                    self.stage = Stage::Entering(Box::new(entrance));
+                }
+                Stage::Entering(mut entrance) => {
+                    let before = entrance.progress();
+                    match advance_in_time(&mut entrance, socket)? {
+                        Progress::Done => return Ok(entrance),
+                        Progress::Secured => entrance.exchange(socket)?,
+                        Progress::Waiting => {
+                            if entrance.progress() != before {
+                                self.silence = Instant::now().checked_add(self.client.patience);
+                            }
+                            self.stage = Stage::Entering(entrance);
+                            self.wait_readable(socket)?;
+                            SPIN.with(Attempts::was_in_vain);
+                            continue;
+                        }
                     }
-                },
-                Stage::Shaking(handshake) => {
-                    if advance_in_time(handshake, socket)? {
-                        return Ok(());
-                    }
-                    self.wait_readable(socket)?;
-                    SPIN.with(Attempts::was_in_vain);
+                    self.silence = Instant::now().checked_add(self.client.patience);
+                    self.stage = Stage::Entering(entrance);
                 }
             }
         }
@@ -229,12 +267,17 @@ impl Connecting {
 
     fn wait_readable(&self, socket: &OwnedFd) -> Result<(), EndpointError> {
         let poll = |until| fd::poll_readable(&[socket.as_fd()], until);
-        let ready = poll_in_slices(self.deadline, |ready| ready.contains(&true), poll)
+        let first = self.deadline.into_iter().chain(self.silence).min();
+        let ready = poll_in_slices(first, |ready| ready.contains(&true), poll)
             .map_err(|source| self.failed(source))?;
-        match (ready[0], self.client.timeout) {
-            (false, Some(after)) => Err(HandshakeError::TimedOut { after }.into()),
-            _ => Ok(()),
+        if ready[0] {
+            return Ok(());
         }
+        let after = match self.client.timeout {
+            Some(timeout) if self.deadline == first => timeout,
+            _ => self.client.patience,
+        };
+        Err(HandshakeError::TimedOut { after }.into())
     }
 
     fn failed(&self, source: io::Error) -> EndpointError {
@@ -246,22 +289,19 @@ impl Connecting {
     }
 }
 
-/// Goes on with the handshake; looks for a short time for what has not come yet. False when it is to
-/// be waited for.
-fn advance_in_time(handshake: &mut Handshake, socket: &OwnedFd) -> Result<bool, HandshakeError> {
-    if handshake.advance(socket.as_fd())? {
-        return Ok(true);
-    }
-    loop {
-        let before = handshake.progress();
-        let look = || match handshake.advance(socket.as_fd()) {
-            Ok(false) if handshake.progress() == before => None,
+/// Goes on as far as what has come allows; looks for a short time for what has not come yet.
+fn advance_in_time(entrance: &mut Entrance, socket: &OwnedFd) -> Result<Progress, HandshakeError> {
+    let mut progress = entrance.advance(socket.as_fd())?;
+    while progress == Progress::Waiting {
+        let before = entrance.progress();
+        let look = || match entrance.advance(socket.as_fd()) {
+            Ok(Progress::Waiting) if entrance.progress() == before => None,
             result => Some(result),
         };
         match SPIN.with(|attempts| attempts.spin(None, look)) {
-            Some(Ok(false)) => {}
-            Some(result) => return result,
-            None => return Ok(false),
+            Some(result) => progress = result?,
+            None => break,
         }
     }
+    Ok(progress)
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::channel::connection::Address;
+#[cfg(feature = "tls")]
+use crate::channel::connection::TlsError;
 use crate::channel::connection::turn::TurnError;
 
 /// Why a message was not sent.
@@ -62,6 +64,9 @@ pub enum RecvError {
     Deserialize(String),
     /// Where a descriptor was due, something else came.
     NoDescriptor,
+    /// The encrypted connection broke; messages may be missing.
+    #[cfg(feature = "tls")]
+    Tls(TlsError),
     /// The system gave no bytes.
     Os {
         /// What it reported.
@@ -89,6 +94,9 @@ pub enum HandshakeError {
     },
     /// The peer closed its end or died.
     Gone,
+    /// There is no trust by TLS.
+    #[cfg(feature = "tls")]
+    Tls(TlsError),
     /// The peer was silent for too long.
     TimedOut {
         /// How long it was silent.
@@ -206,6 +214,8 @@ impl fmt::Display for RecvError {
             Self::NoDescriptor => {
                 f.write_str("the other end sent something else than a descriptor")
             }
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.fmt(f),
             Self::Os { .. } => f.write_str("cannot receive from the other end"),
         }
     }
@@ -224,15 +234,23 @@ impl fmt::Display for HandshakeError {
             ),
             Self::Protocol { message } => write!(
                 f,
-                "the other end does not speak this protocol: it sent \"{}\"",
-                message.escape_ascii()
+                "the other end does not speak this protocol: it sent \"{}\"{}",
+                message.escape_ascii(),
+                if is_tls(message) { ", as who speaks TLS" } else { "" }
             ),
             Self::Gone => f.write_str("the other end is gone"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.fmt(f),
             Self::TimedOut { after } => {
                 write!(f, "the other end was silent for {} s", after.as_secs_f64())
             }
         }
     }
+}
+
+/// Whether this is how a message of TLS begins: an alert or a greeting.
+fn is_tls(message: &[u8]) -> bool {
+    matches!(message, [21 | 22, 3, ..])
 }
 
 impl fmt::Display for EndpointError {

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::channel::connection::address::Address;
 use crate::channel::connection::bytes::ByteConnection;
+use crate::channel::connection::entrance::{Entrance, Progress};
 use crate::channel::connection::error::{EndpointError, HandshakeError};
-use crate::channel::connection::handshake::{Attempts, Handshake, Side};
+use crate::channel::connection::handshake::{Attempts, Side};
+use crate::channel::connection::tls::Tls;
 use crate::channel::connection::turn::Turn;
 use crate::slice::poll_in_slices;
 use crate::sys::stream::{self, Place};
@@ -30,9 +32,17 @@ pub struct ListenerBuilder {
     patience: Duration,
     keep_file: bool,
     limit: u64,
+    tls: Option<Tls>,
 }
 
 impl ListenerBuilder {
+    /// Encrypts all connections. Meant for TCP; see [`Tls::server`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Lets the connections refuse messages of more than `bytes` bytes; see
     /// [`ByteConnection::set_limit`].
     pub fn max_message(mut self, bytes: u64) -> Self {
@@ -68,8 +78,11 @@ impl ListenerBuilder {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::InUse`], [`EndpointError::TooLong`], [`EndpointError::Os`].
+    /// [`EndpointError::InUse`], [`EndpointError::TooLong`], [`EndpointError::Os`];
+    /// [`EndpointError::Handshake`] when the TLS that it was given is a client's.
     pub fn bind(self) -> Result<Listener, EndpointError> {
+        #[cfg(feature = "tls")]
+        self.tls.as_ref().map_or(Ok(()), Tls::check_server).map_err(HandshakeError::from)?;
         let place = self.address.place()?;
         let failed = |call| move |source| (call, source);
         // A client that gives up between `poll` and `accept` must not make `accept` block.
@@ -94,6 +107,7 @@ impl ListenerBuilder {
             key: self.key,
             patience: self.patience,
             limit: self.limit,
+            tls: self.tls,
             accepting: Turn::new(),
             spin: Attempts::new(),
             pending: Mutex::new((0, Vec::new())),
@@ -133,6 +147,7 @@ pub struct Listener {
     patience: Duration,
     /// The longest message that its connections receive, in bytes.
     limit: u64,
+    tls: Option<Tls>,
     accepting: Turn,
     /// How long it pays to look for clients without sleeping.
     spin: Attempts,
@@ -146,7 +161,7 @@ pub struct Listener {
 struct Pending {
     socket: OwnedFd,
     address: Address,
-    handshake: Handshake,
+    entrance: Entrance,
     /// When it will have been silent for too long.
     deadline: Option<Instant>,
 }
@@ -156,6 +171,19 @@ enum Seen {
     Accepted(Accepted),
     /// There is a client, or more of its handshake.
     Progress,
+}
+
+impl Pending {
+    /// Goes as far as what has come allows; true when the connection can be used.
+    fn advance(&mut self) -> Result<bool, HandshakeError> {
+        loop {
+            match self.entrance.advance(self.socket.as_fd())? {
+                Progress::Waiting => return Ok(false),
+                Progress::Done => return Ok(true),
+                Progress::Secured => self.entrance.exchange(&mut self.socket)?,
+            }
+        }
+    }
 }
 
 /// A connection, and the address of the client.
@@ -171,6 +199,7 @@ impl Listener {
             patience: PATIENCE,
             keep_file: false,
             limit: u64::MAX,
+            tls: None,
         }
     }
 
@@ -229,6 +258,12 @@ impl Listener {
         let pending = self.pending.try_lock().ok()?;
         descriptors.extend(pending.1.iter().map(|client| client.socket.as_raw_fd()));
         pending.1.iter().filter_map(|client| client.deadline).min()
+    }
+
+    /// Whether its connections are encrypted.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Has an epoll instance look at the same descriptors as [`watch`](Self::watch); those that are
@@ -295,7 +330,7 @@ impl Listener {
 
     /// Looks for what is most likely to come: a client, or the next message of the first one.
     fn look(&self, pending: &mut Vec<Pending>) -> Result<Option<Seen>, EndpointError> {
-        let steps = |pending: &[Pending]| pending.first().map(|client| client.handshake.progress());
+        let steps = |pending: &[Pending]| pending.first().map(|client| client.entrance.progress());
         let before = steps(pending);
         let accepted = if pending.is_empty() {
             self.accept_waiting(pending)?
@@ -308,7 +343,7 @@ impl Listener {
         })
     }
 
-    /// Takes a client that has connected. One is done with that if there is no key.
+    /// Takes a client that has connected. One is done with that if there is nothing to prove.
     fn accept_waiting(
         &self,
         pending: &mut Vec<Pending>,
@@ -325,20 +360,24 @@ impl Listener {
             }
         };
         let address = Address::from(place);
-        let Some(key) = &self.key else {
+        if self.key.is_none() && self.tls.is_none() {
             return Ok(Some((ByteConnection::with(socket, true, true), address)));
-        };
-        match Handshake::start(Side::Listener, key, socket.as_fd()) {
-            Ok(handshake) => {
+        }
+        match self.begin(&address, socket.as_fd()) {
+            Ok(entrance) => {
                 if pending.len() >= MOST_CLIENTS {
                     pending.remove(0);
                 }
                 let deadline = Instant::now().checked_add(self.patience);
-                pending.push(Pending { socket, address, handshake, deadline });
+                pending.push(Pending { socket, address, entrance, deadline });
             }
             Err(error) => passed_over(&address, &error),
         }
         Ok(None)
+    }
+
+    fn begin(&self, address: &Address, socket: BorrowedFd<'_>) -> Result<Entrance, HandshakeError> {
+        Entrance::start(Side::Listener, self.tls.as_ref(), self.key.as_deref(), address, socket)
     }
 
     /// Waits until somebody connects or sends, and puts those out who were silent for too long; says
@@ -361,6 +400,7 @@ impl Listener {
         pending.retain(|client| {
             let late = client.deadline.is_some_and(|deadline| deadline <= now);
             if late {
+                client.entrance.turn_away(client.socket.as_fd());
                 passed_over(&client.address, &HandshakeError::TimedOut { after: self.patience });
             }
             !late
@@ -379,17 +419,18 @@ fn advance(
 ) -> Result<Option<Accepted>, EndpointError> {
     let mut index = 0;
     while let Some(client) = pending.get_mut(index) {
-        let before = client.handshake.progress();
-        match client.handshake.advance(client.socket.as_fd()) {
+        let before = client.entrance.progress();
+        match client.advance() {
             Ok(false) => {
-                if client.handshake.progress() != before {
+                if client.entrance.progress() != before {
                     client.deadline = Instant::now().checked_add(patience);
                 }
                 index += 1;
             }
             Ok(true) => {
                 let client = pending.remove(index);
-                let connection = ByteConnection::with(client.socket, true, true);
+                let connection = ByteConnection::with(client.socket, true, true)
+                    .with_cause(client.entrance.cause());
                 return Ok(Some((connection, client.address)));
             }
             Err(error) => {

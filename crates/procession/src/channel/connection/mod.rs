@@ -9,6 +9,8 @@
 //! | `arrival`   | waiting for a message to begin                                       |
 //! | `turn`      | whose turn it is to send, and to receive                             |
 //! | `listener`, `client` | the two ends of a connection by address                     |
+//! | `entrance`  | what a new connection goes through first                             |
+//! | `tls`       | encryption of what goes over TCP, with the feature `tls`             |
 //! | `handshake` | how the two prove to each other that they have the same key          |
 //! | `address`   | addresses                                                            |
 //! | `wait`      | waiting for several at a time                                        |
@@ -35,11 +37,17 @@ mod carry;
 mod client;
 mod codec;
 mod descriptor;
+pub(crate) mod entrance;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 mod listener;
 mod sharer;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+pub(crate) mod tls;
 mod turn;
 mod typed;
 mod wait;
@@ -61,6 +69,9 @@ pub use sharer::{
     stop_sharing,
 };
 pub(crate) use sharer::{mark, withdraw};
+pub(crate) use tls::finish_at_end;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError, finish_tunnels};
 pub(crate) use typed::is_encoding;
 pub use typed::{Connection, Nothing, Receiver, Sender, pipe, pipe_one_way};
 pub use wait::{Signal, Waitable, wait, wait_raw};

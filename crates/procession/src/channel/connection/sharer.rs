@@ -44,6 +44,7 @@ use crate::channel::connection::client::{Client, Connecting};
 use crate::channel::connection::error::{EndpointError, HandshakeError, RecvError, SendError};
 use crate::channel::connection::handshake::Inbox;
 use crate::channel::connection::listener::{Listener, PATIENCE};
+use crate::channel::connection::tls;
 use crate::sys::per_process::PerProcess;
 use crate::sys::{fd, process, stream};
 
@@ -229,16 +230,17 @@ pub(crate) fn withdraw(mark: u64) {
 /// A child that does not call it does so before it shares something itself.
 pub fn forget_shared() {
     drop(sharer());
+    tls::forget();
 }
 
-/// Ends the threads of [`share`] for a fork; clients wait. They go on when what this returns is
+/// Ends the threads of [`share`] for a fork, and the one that encrypts for connections; clients wait. They go on when what this returns is
 /// dropped, but not in the child, which calls [`forget_shared`].
 pub fn pause_sharing() -> PausedSharing {
     let services = sharer().services.clone();
     for service in &services {
         service.halt(None);
     }
-    PausedSharing { services, process: process::getpid() }
+    PausedSharing { services, process: process::getpid(), _tunnels: tls::pause() }
 }
 
 /// What [`pause_sharing`] returns.
@@ -247,6 +249,7 @@ pub fn pause_sharing() -> PausedSharing {
 pub struct PausedSharing {
     services: Vec<Arc<Service>>,
     process: u32,
+    _tunnels: tls::PausedPump,
 }
 
 impl Drop for PausedSharing {
