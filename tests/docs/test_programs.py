@@ -5,6 +5,7 @@ itself. The programs in Rust are documentation tests of the crate.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from tests.docs.pages import GUIDE, ROOT, all_blocks
 
 LIMIT = 60.0  # seconds; only a deadlock takes this long
+CERTIFICATES = ROOT / "tests" / "certificates"
 START = ROOT / "tests" / "docs" / "start.py"
 GUARD = 'if __name__ == "__main__":'
 CHOOSES = ("set_start_method(", "get_context(", "install()")
@@ -31,6 +33,8 @@ def _runs():
 def test_program_prints_what_the_page_says(tmp_path, block, method):
     script = tmp_path / "program.py"
     script.write_text(block.text)
+    if ".pem" in block.text:
+        shutil.copytree(CERTIFICATES, tmp_path, dirs_exist_ok=True)
     chosen = [] if method is None else [str(START), method]
     done = subprocess.run(
         [sys.executable, *chosen, str(script)],
@@ -50,5 +54,5 @@ def test_program_prints_what_the_page_says(tmp_path, block, method):
 def test_page_shows_both_faces(page):
     """What is about one of them alone, or is a list, needs no program of the other."""
     languages = {block.language for block in all_blocks() if block.page == page}
-    lists = {"README", "differences", "managers", "migrating", "troubleshooting"}
+    lists = {"README", "differences", "migrating", "troubleshooting"}
     assert page.stem in lists or {"python", "rust"} <= languages

@@ -220,6 +220,13 @@ TESTS = {
     "`Listener` and `Client` take `max_message`": [
         "unit/test_connection.py::test_message_longer_than_allowed_is_refused_before_memory_is_taken",
     ],
+    "`Client(timeout=)` gives up a listener that is silent": [
+        "unit/test_manager_storm.py::test_connecting_to_a_listener_that_is_silent_ends",
+    ],
+    "`Listener`, `Client` and managers take `tls=`": [
+        "unit/test_tls.py::test_objects_of_every_size_come_and_go",
+        "unit/test_tls.py::test_manager_over_tls_serves_every_process",
+    ],
     # Locks and their kin
     "A lock whose owner was killed is taken over by the next": [
         "unit/test_synchronize.py::test_lock_of_a_killed_process_is_taken_over",
@@ -294,11 +301,49 @@ TESTS = {
     "A manager's process ends with the one that started it": [
         "unit/test_managers.py::test_server_ends_with_a_killed_parent",
     ],
+    "A barrier of a manager that a killed client waits at breaks": [
+        "unit/test_manager_storm.py::test_wait_of_a_killed_client_keeps_no_thread",
+        "unit/test_differences.py::test_killed_process_breaks_a_managed_barrier",
+    ],
     "When a manager's server dies, calls fail at once": [
         "unit/test_managers.py::test_calls_fail_at_once_when_the_server_is_killed",
     ],
     "Answers of a manager come from any of its threads": [
         "unit/test_differences.py::test_answers_of_a_manager_come_from_any_of_its_threads",
+    ],
+    "Managers take `max_clients`, `max_message` and `handshake_timeout`.": [
+        "unit/test_manager_storm.py::test_more_clients_than_allowed_are_turned_away",
+        "unit/test_manager_storm.py::test_request_that_is_too_long_ends_the_connection",
+        "unit/test_manager_storm.py::test_silent_client_is_parted_with",
+    ],
+    "`start()` of a manager does not wait for its server": [
+        "unit/test_manager_residents.py::test_manager_may_be_shut_down_before_its_server_answers",
+        "unit/test_managers.py::test_server_that_dies_before_it_answers_is_told_of",
+    ],
+    "Without an address a manager listens at a name that is no file.": [
+        "unit/test_manager_residents.py::test_address_leaves_no_file",
+    ],
+    "Dictionaries, lists, queues, locks and their like of a manager are in shared memory": [
+        "unit/test_managers.py::test_what_is_in_shared_memory_outlives_a_killed_server",
+        "unit/test_manager_residents.py::test_proxies_look_like_those_of_a_server",
+    ],
+    "`_number_of_objects()` and `_debug_info()` tell of what the server holds": [
+        "unit/test_differences.py::test_manager_tells_of_what_its_server_holds",
+    ],
+    "`iter()` of a managed dictionary gives a plain iterator": [
+        "unit/test_differences.py::test_iterator_of_a_managed_dictionary_is_no_proxy",
+        "unit/test_manager_residents.py::test_children_iterate_over_dictionaries",
+    ],
+    "`update`, `extend` and the assignment of a slice are all or nothing": [
+        "unit/test_differences.py::test_argument_that_cannot_be_read_changes_nothing",
+        "unit/test_arena_containers.py::test_update_is_all_or_nothing",
+        "unit/test_arena_containers.py::test_update_and_extend_are_seen_whole",
+    ],
+    "`join()` of a managed queue raises `TasksLostError`": [
+        "unit/test_differences.py::test_join_of_a_managed_queue_tells_of_a_killed_consumer",
+    ],
+    "A managed dictionary or list that contains itself stays until the program ends.": [
+        "unit/test_differences.py::test_container_that_contains_itself_stays",
     ],
     # Shared memory
     "Attaching to a named `SharedMemory` never makes it go.": [
@@ -749,6 +794,123 @@ def test_answers_of_a_manager_come_from_any_of_its_threads():
         for guest in guests:
             guest.join(DEADLOCK)
         assert len(answered_by) > 1
+
+
+def test_killed_process_breaks_a_managed_barrier(ctx):
+    with ctx.Manager() as manager:
+        barrier = manager.Barrier(3)
+        child = ctx.Process(target=barrier.wait)
+        child.start()
+        wait_until(lambda: barrier.n_waiting == 1)
+        child.kill()
+        child.join(DEADLOCK)
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(DEADLOCK)
+        child.close()
+
+
+def test_manager_tells_of_what_its_server_holds(ctx):
+    with ctx.Manager() as manager:
+        kept = [manager.dict(), manager.Queue(), manager.Lock(), manager.Array("i", [1, 2])]
+        assert len(kept) == 4
+        assert manager._number_of_objects() == 1
+        held = manager._debug_info()
+        assert held.count("refcount=") == 1
+        assert "[1, 2]" in held
+
+
+def test_iterator_of_a_managed_dictionary_is_no_proxy(ctx):
+    with ctx.Manager() as manager:
+        iterator = iter(manager.dict(a=1, b=2))
+        assert not isinstance(iterator, managers.BaseProxy)
+        assert list(iterator) == ["a", "b"]
+
+
+class Unending:
+    """Gives a pair and fails then."""
+
+    def __iter__(self):
+        yield "a", 2
+        raise ZeroDivisionError
+
+
+def test_argument_that_cannot_be_read_changes_nothing(ctx):
+    with ctx.Manager() as manager:
+        shelf, numbers = manager.dict(a=1), manager.list([1, 2, 3])
+        for call, arguments in (
+            (shelf.update, (Unending(),)),
+            (numbers.extend, (Unending(),)),
+            (numbers.__setitem__, (slice(1, 2), Unending())),
+        ):
+            with pytest.raises(ZeroDivisionError):
+                call(*arguments)
+        with pytest.raises(TypeError):
+            shelf.update([("a", 2), 5])
+        assert shelf.copy() == {"a": 1}
+        assert numbers[:] == [1, 2, 3]
+
+
+def get_and_die(queue):
+    queue.get()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_join_of_a_managed_queue_tells_of_a_killed_consumer(ctx):
+    with ctx.Manager() as manager:
+        for queue in (manager.Queue(), manager.JoinableQueue()):
+            queue.put("task")
+            child = ctx.Process(target=get_and_die, args=(queue,))
+            child.start()
+            child.join(DEADLOCK)
+            with pytest.raises(procession.TasksLostError, match=f"process {child.pid} died"):
+                queue.join()
+            queue.join()
+            child.close()
+
+
+IN_ITSELF = """
+import os
+import pathlib
+import sys
+import procession
+
+def arena_size():
+    for path in pathlib.Path("/proc/self/fd").iterdir():
+        try:
+            if os.readlink(path).startswith("/memfd:procession-arena"):
+                return path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue  # the one that lists the folder
+
+def make(manager, in_itself):
+    for _ in range(400):
+        if sys.argv[1] == "dict":
+            made = manager.dict(filler=bytes(1000))
+            put = made.update, {"itself": made}
+        else:
+            made = manager.list([bytes(1000)])
+            put = made.append, made
+        if in_itself:
+            put[0](put[1])
+
+if __name__ == "__main__":
+    with procession.get_context("fork").Manager() as manager:
+        sizes = []
+        for in_itself in (False, False, True):
+            make(manager, in_itself)
+            sizes.append(arena_size())
+    print(*sizes)
+"""
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_container_that_contains_itself_stays(tmp_path, kind):
+    """In a program of its own, whose memory has no room that was needed before."""
+    script = tmp_path / "program.py"
+    script.write_text(IN_ITSELF)
+    first, second, third = map(int, printed_by(script, kind).split())
+    assert second - first < 400_000, "others go with their last proxy"
+    assert third - second > 400_000
 
 
 IN_DEV_SHM = """
