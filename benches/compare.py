@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 import cases
+import managers
 import messages
 import pools
 
@@ -29,9 +30,14 @@ NEEDED = {"faster-fifo": "faster_fifo", "NumPy": "numpy"}
 NEEDED |= {name: name for name in ("joblib", "loky", "mpire", "pebble")}
 LIMIT = 300  # seconds; only a deadlock takes this long
 # Each case, and the program that measures it.
-PARTS = {"cases.py": cases.CASES, "messages.py": messages.CASES, "pools.py": pools.CASES}
+PARTS = {
+    "cases.py": cases.CASES,
+    "messages.py": messages.CASES,
+    "pools.py": pools.CASES,
+    "managers.py": managers.CASES,
+}
 PROGRAMS = {case: program for program, part in PARTS.items() for case in part}
-CASES = cases.CASES | messages.CASES | pools.CASES
+CASES = cases.CASES | messages.CASES | pools.CASES | managers.CASES
 PEERS = messages.PEERS | pools.PEERS
 
 
@@ -46,9 +52,13 @@ def missing(*words):
 
 def measure(contender, case, scale):
     """Return operations a second."""
+    # Packages are compiled when they are installed, and the standard library is; a checkout is when
+    # it is first imported, unless the environment forbids that.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, str(HERE / PROGRAMS[case]), contender, case, str(scale)],
         stdout=subprocess.PIPE,
+        env=environment,
         text=True,
         timeout=LIMIT,
         check=True,

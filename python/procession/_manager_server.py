@@ -288,6 +288,8 @@ class Server:
 
     def _run_thread(self, work: Any) -> None:
         self._threads.add(threading.current_thread())
+        calling.is_connected = self._engine.is_connected
+        calling.may_block = self._engine.may_block
         try:
             work.run()
         finally:
@@ -308,8 +310,6 @@ class Server:
         caller = _Caller(native.client, native.thread, native.is_ours)
         self._sent.pop((native.client, native.thread), None)
         calling.caller = caller
-        calling.is_connected = self._engine.is_connected
-        calling.may_block = self._engine.may_block
         try:
             after = "serve"
             try:
@@ -325,7 +325,6 @@ class Server:
             return self._serialize(message, native.is_ours, native.client, native.thread), after
         finally:
             calling.caller = None
-            calling.may_block = None
 
     def _answer(self, number: int, request: Any, is_first: bool) -> tuple[Any, str]:
         """Answer a request that came as an object; say also what is to be done after it."""
@@ -356,6 +355,8 @@ class Server:
         """Return a reply as bytes."""
         if not _is_simple(message[1]):
             self._engine.may_block()
+        elif self._serializer == "pickle":
+            return dumps(message)
         wire.plain, wire.sent = not is_ours, []
         try:
             return self._dumps(message)

@@ -4,6 +4,10 @@
 //! program that may have no processor to run on: then spinning takes away the one that it needs,
 //! which was seen to make a call eight times as long. So after a few times in vain nothing is spun
 //! for a while, longer each time, until one attempt succeeds.
+//!
+//! Where both sides sleep, each finds that the other takes as long as it takes to wake it, and both
+//! would sleep for ever although they answer in a tenth of that. So the attempt after a pause spins
+//! for as long as waking the other side takes.
 
 use std::time::Instant;
 
@@ -13,7 +17,7 @@ use crate::sync::spin::SpinBudget;
 /// Times in vain after which a pause is made.
 const IN_VAIN: u32 = 3;
 /// The longest pause, in waits.
-const LONGEST_PAUSE: u32 = 64;
+const LONGEST_PAUSE: u32 = 256;
 
 /// Whether to spin at one wait site.
 #[derive(Debug, Default)]
@@ -33,6 +37,9 @@ impl Eager {
         if pause > 0 {
             self.pause.store(pause - 1, Ordering::Relaxed);
             return None;
+        }
+        if self.failures.load(Ordering::Relaxed) >= IN_VAIN {
+            self.budget.raise_to_ceiling();
         }
         let found = self.budget.spin(None, ready);
         let failures = match found {

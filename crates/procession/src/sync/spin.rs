@@ -56,6 +56,12 @@ impl SpinBudget {
         self.set(&tuning, self.hints(&tuning).max(tuning.start()));
     }
 
+    /// Makes the budget the largest there is, for an attempt after a long time without.
+    pub(crate) fn raise_to_ceiling(&self) {
+        let tuning = tuning::get();
+        self.set(&tuning, tuning.ceiling());
+    }
+
     /// Spins until `ready` gives a value, within the budget and `limit`; `None` if it gave none.
     pub(crate) fn spin<R>(
         &self,
@@ -339,6 +345,15 @@ mod tests {
         let more = budget.hints(&tuning);
         budget.raise_to_start();
         assert_eq!(budget.hints(&tuning), more);
+    }
+
+    #[test]
+    fn budget_can_be_raised_to_its_ceiling() {
+        let tuning = tuning::get();
+        let budget = SpinBudget::new();
+        budget.learn_from_sleep(None);
+        budget.raise_to_ceiling();
+        assert_eq!(budget.hints(&tuning), tuning.ceiling());
     }
 
     #[test]
