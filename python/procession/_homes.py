@@ -12,7 +12,7 @@ import weakref
 from queue import Empty
 
 from procession import _links
-from procession._procession import Parcel, loads
+from procession._procession import ArenaList, Parcel, loads
 from procession.context import reduction
 from procession.queues import Queue
 from procession.synchronize import Event
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["Herald", "Home", "ManagerEndedError", "pickled_within_tree"]
+__all__ = ["Herald", "Home", "ManagerEndedError", "arrived", "pickled_within_tree"]
 
 # Seconds after which one who waits looks for the first time whether the manager is still there;
 # then after twice as many, and so on up to the longest.
@@ -49,9 +49,9 @@ class Home:
         "__weakref__",
         "_barriers",
         "_ended",
-        "_key",
         "_many_barriers",
         "_ready",
+        "_shared",
         "address",
         "has_ended",
         "serializer",
@@ -59,35 +59,49 @@ class Home:
     )
 
     def __init__(self, address: Any, serializer: str) -> None:
-        self._key = os.urandom(8)
-        self._settle(address, serializer, None, Event(ctx=None), Event(ctx=None), Queue(ctx=None))
-        _homes[self._key] = self
+        ready, ended, barriers = Event(ctx=None), Event(ctx=None), Queue(ctx=None)
+        state = (serializer, ready, ended, barriers, address, None)
+        # All of it is in one object, so that proxies, which carry it along, are pickled quickly.
+        shared = ArenaList(state)
+        self._settle(shared, *state)
+        _homes[shared.handle_id] = self
 
     def _settle(
         self,
-        address: Any,
+        shared: ArenaList[Any],
         serializer: str,
-        server_pid: int | None,
         ready: Event,
         ended: Event,
         barriers: Queue,
+        address: Any,
+        server_pid: int | None,
     ) -> None:
-        self.address = address
+        self._shared = shared
         self.serializer = serializer
-        self.server_pid = server_pid
         # Set once the server answers.
         self._ready = ready
         # Set once the manager has ended.
         self._ended = ended
         # Who waits at a barrier cannot look around, so that those have to be known.
         self._barriers = barriers
+        self.address = address
+        self.server_pid = server_pid
         # From how many on it is looked which of them there still are.
         self._many_barriers = _FEW_BARRIERS
         self.has_ended = ended.is_set
 
+    def note_server(self, address: Any, pid: int) -> None:
+        """Tell those who learn of the manager from now on where the server listens, and its pid."""
+        self.address, self.server_pid = address, pid
+        self._shared[-2:] = [address, pid]
+
+    def travel(self) -> int:
+        """Return the number for `arrived`, in what is just being pickled for this tree."""
+        number: int = self._shared.__reduce__()[1][0]
+        return number
+
     def __reduce__(self) -> Any:
-        state = (self.address, self.serializer, self.server_pid, self._ready, self._ended)
-        return _home, (self._key, *state, self._barriers)
+        return arrived, (self.travel(),)
 
     def check(self) -> None:
         """Raise an error if the manager has ended, or whoever this thread works for is gone."""
@@ -194,18 +208,19 @@ def _read_barrier(pickled: bytes) -> Any:
         return None
 
 
-_homes: weakref.WeakValueDictionary[bytes, Home] = weakref.WeakValueDictionary()
+# By the numbers that they travel by.
+_homes: weakref.WeakValueDictionary[int, Home] = weakref.WeakValueDictionary()
 
 
-def _home(key: bytes, *state: Any) -> Home:
-    """Return what a pickle describes: the same object each time."""
-    known = _homes.get(key)
-    if known is None:
-        made = Home.__new__(Home)
-        made._key = key
-        made._settle(*state)
-        known = _homes.setdefault(key, made)
-    return known
+def arrived(number: int) -> Home:
+    """Return what a pickle names: the same object each time."""
+    known = _homes.get(number)
+    if known is not None:
+        return known
+    shared: ArenaList[Any] = ArenaList._open(number)
+    made = Home.__new__(Home)
+    made._settle(shared, *shared.copy())
+    return _homes.setdefault(number, made)
 
 
 def _is_dead(pid: int) -> bool:
@@ -247,8 +262,7 @@ class Herald:
 
     def send(self, address: Any) -> None:
         """Say where the server listens."""
-        self.home.address = address
-        self.home.server_pid = os.getpid()
+        self.home.note_server(address, os.getpid())
         self.home.announce()
         if self._writer is not None:
             self._writer.send(address)

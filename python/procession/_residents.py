@@ -12,6 +12,7 @@ import threading
 from queue import Empty, Full
 
 from procession import _procession, _stdlib, synchronize
+from procession._homes import arrived
 from procession._proxies import (
     AcquirerProxy,
     BarrierProxy,
@@ -67,6 +68,16 @@ class Resident:
     def __reduce__(self) -> Any:
         return type(self), (self.home, self.native)
 
+    def parts(self) -> tuple[Any, ...]:
+        """Return what `of_parts` is called with where what is just being pickled arrives."""
+        _home, *parts = self.__reduce__()[1]
+        return tuple(parts)
+
+    @classmethod
+    def of_parts(cls, home: Home, *parts: Any) -> Self:
+        """Return what somebody has called `parts` of."""
+        return cls(home, *parts)
+
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a call of this name means."""
         found: Callable[..., Any] = getattr(self, name)
@@ -108,8 +119,8 @@ class Methods(dict):  # type: ignore[type-arg]
 
     def pickled(self, token: Token, authkey: bytes | None) -> Any:
         """Return how to make a proxy with these methods in another process of the tree."""
-        known = () if authkey is None else (None, authkey)
-        return proxy_for, (token.typeid, token.id, self.resident, *known)
+        home, parts = self.resident.home.travel(), self.resident.parts()
+        return _arrived, (token.typeid, token.id, authkey, home, *parts)
 
     def __missing__(self, name: str) -> Any:
         if name in self._exposed:
@@ -502,9 +513,20 @@ class Queue(Resident):
 
 
 class Container(Resident):
-    """An object whose methods are native."""
+    """An object whose methods are native. It travels as a number."""
 
     __slots__ = ()
+    made_of: ClassVar[Any]
+
+    def parts(self) -> tuple[Any, ...]:
+        """Return what `of_parts` is called with where what is just being pickled arrives."""
+        _open, parts = self.native.__reduce__()
+        return parts  # type: ignore[no-any-return]
+
+    @classmethod
+    def of_parts(cls, home: Home, *parts: Any) -> Self:
+        """Return what somebody has called `parts` of."""
+        return cls(home, cls.made_of._open(*parts))
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a call of this name means."""
@@ -532,11 +554,12 @@ class Dict(Container):
 
     __slots__ = ()
     stands_for = dict
+    made_of = _procession.ArenaDict
 
     @classmethod
     def make(cls, home: Home, *args: Any, **kwds: Any) -> Self:
         """Return a new dictionary."""
-        return cls(home, _procession.ArenaDict(dict(*args, **kwds)))
+        return cls(home, cls.made_of(dict(*args, **kwds)))
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a call of this name means."""
@@ -553,11 +576,12 @@ class List(Container):
 
     __slots__ = ()
     stands_for = list
+    made_of = _procession.ArenaList
 
     @classmethod
     def make(cls, home: Home, *args: Any) -> Self:
         """Return a new list."""
-        return cls(home, _procession.ArenaList(list(*args)))
+        return cls(home, cls.made_of(list(*args)))
 
 
 class Namespace(Container):
@@ -565,13 +589,14 @@ class Namespace(Container):
 
     __slots__ = ()
     stands_for = PlainNamespace
+    made_of = _procession.ArenaDict
 
     @classmethod
     def make(cls, home: Home, *args: Any, **kwds: Any) -> Self:
         """Return a new namespace."""
         if args:
             raise TypeError("a namespace takes keywords alone")
-        return cls(home, _procession.ArenaDict(kwds))
+        return cls(home, cls.made_of(kwds))
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a call of this name means."""
@@ -609,11 +634,12 @@ class Value(Container):
 
     __slots__ = ()
     stands_for = PlainValue
+    made_of = _procession.ArenaList
 
     @classmethod
     def make(cls, home: Home, typecode: Any, value: Any, lock: bool = True) -> Self:  # noqa: ARG003
         """Return a new value."""
-        return cls(home, _procession.ArenaList([typecode, value]))
+        return cls(home, cls.made_of([typecode, value]))
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a call of this name means."""
@@ -658,6 +684,12 @@ def proxy_for(
     methods = Methods(resident, proxytype._exposed_)
     proxy._settle(Token(typeid, resident.home.address, ident), methods, manager, authkey)
     return proxy
+
+
+def _arrived(typeid: str, ident: str, authkey: bytes | None, home: int, *parts: Any) -> Any:
+    """Return the proxy that a pickle describes."""
+    resident = KINDS[typeid].of_parts(arrived(home), *parts)
+    return proxy_for(typeid, ident, resident, None, authkey)
 
 
 # By what managers call them.

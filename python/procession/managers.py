@@ -219,11 +219,11 @@ class BaseManager:
         ident = ":".join(str(number) for number in self._process._identity)
         self._process.name = f"{type(self).__name__}-{ident}"
         self._process.start()
-        self._home.server_pid = self._process.pid
         if reader is not None and writer is not None:
             writer.close()
-            self._home.address = self._address = reader.recv()
+            self._address = reader.recv()
             reader.close()
+        self._home.note_server(self._address, self._process.pid)
         self._use_tls()
         self._state.value = State.STARTED
         self.shutdown = _util.Finalize(

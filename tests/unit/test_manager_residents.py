@@ -14,6 +14,7 @@ import pytest
 
 import procession
 from procession import connection, managers
+from procession._homes import pickled_within_tree
 
 LIMIT = 60.0  # seconds; only a deadlock takes this long
 KEY = b"a key for tests"
@@ -193,6 +194,29 @@ def test_what_is_on_its_way_is_kept(forked):
     outer.put(forked.Queue())
     gc.collect()
     assert outer.get().empty()
+
+
+def tell_home(proxies, carrier):
+    (home,) = {proxy._methods.resident.home for proxy in proxies}
+    carrier.put((home.address, home.server_pid, home.is_ready()))
+
+
+def test_all_proxies_of_a_manager_bring_it_along_as_one(ctx, manager):
+    expected = (manager.address, manager._process.pid, True)
+    carrier = ctx.Queue()
+    proxies = [manager.dict(), manager.Lock(), manager.Queue()]
+    child = ctx.Process(target=tell_home, args=(proxies, carrier))
+    child.start()
+    assert carrier.get() == expected
+    child.join()
+    tell_home(proxies, carrier)
+    assert carrier.get() == expected
+
+
+@pytest.mark.parametrize(("kind", "args"), CONTAINERS)
+def test_proxies_travel_as_little_more_than_numbers(forked, kind, args):
+    pickled, _kept = pickled_within_tree(getattr(forked, kind)(*args))
+    assert len(pickled) < 200
 
 
 def test_raw_fork_and_threads_use_a_proxy(forked):

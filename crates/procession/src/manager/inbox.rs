@@ -16,6 +16,7 @@ use crate::manager::eager::Eager;
 use crate::manager::inflow::{Inflow, Message};
 use crate::manager::wire;
 use crate::primitive::{AtomicU32, FutexError, Ordering, futex};
+use crate::slice::{must_leave, poll_in_slices, slice_end};
 use crate::sys::fd;
 
 const WAITING: u32 = 0;
@@ -135,8 +136,10 @@ impl Inbox {
             if slot.word.compare_exchange(free.0, free.1, acquire, relaxed).is_ok() {
                 continue;
             }
-            if futex::wait(&slot.word, WAITING, None) == Err(FutexError::Interrupted) {
-                return Err(NoReply::Interrupted);
+            match futex::wait(&slot.word, WAITING, slice_end(None)) {
+                Err(FutexError::Interrupted) => return Err(NoReply::Interrupted),
+                Err(FutexError::TimedOut) if must_leave() => return Err(NoReply::Interrupted),
+                _ => {}
             }
         }
     }
@@ -189,7 +192,8 @@ impl Inbox {
             Some(Err(error)) => Err(self.fail(NoReply::Ended(Some(error)))),
             None => {
                 let before = Instant::now();
-                let ready = fd::poll_readable(&[socket], None);
+                let poll = |until| fd::poll_readable(&[socket], until);
+                let ready = poll_in_slices(None, |ready| ready.contains(&true), poll);
                 self.eager.learn_from_sleep(before);
                 match ready {
                     Ok(_) => Ok(()),
@@ -227,5 +231,36 @@ fn is_waiting(slot: &Slot) -> bool {
 fn pass_reading(state: &State) {
     if let Some(slot) = state.slots.values().find(|slot| is_waiting(slot)) {
         slot.set(READING_FREE);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::manager::inflow;
+    use crate::slice::testing;
+    use crate::sys::stream;
+
+    #[test]
+    fn who_waits_for_a_reply_sees_to_signals_and_goes_on() {
+        let (here, there) = stream::stream_pair().unwrap();
+        stream::set_blocking(here.as_fd(), false).unwrap();
+        let inbox = Inbox::new();
+        for another_reads in [false, true] {
+            let (number, slot) = inbox.expect();
+            inbox.state().reading = another_reads;
+            testing::answer(true);
+            let left = inbox.wait(&slot, here.as_fd());
+            assert!(matches!(left, Err(NoReply::Interrupted)), "{left:?}");
+            inbox.state().reading = false;
+            let mut reply = Vec::new();
+            inflow::append(&mut reply, &number.to_le_bytes());
+            inflow::send(there.as_fd(), [&reply, &[]], || ()).unwrap();
+            testing::answer(false);
+            assert_eq!(*inbox.wait(&slot, here.as_fd()).unwrap(), number.to_le_bytes());
+            inbox.forget(&slot);
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::manager::gate::{BELL, DOOR, Gate, Notes};
 use crate::manager::references::References;
 use crate::manager::worker::{self, Handler};
 use crate::primitive::{AtomicU32, FutexError, Ordering, futex};
+use crate::slice::{must_leave, slice_end};
 use crate::sys::epoll::Epoll;
 use crate::sys::fd;
 
@@ -298,10 +299,12 @@ impl Server {
     /// [`WaitError::Interrupted`] when a signal handler ran in this thread.
     pub fn wait_stopped(&self, deadline: Option<Instant>) -> Result<bool, WaitError> {
         while !self.0.is_stopped() {
-            match futex::wait(&self.0.stopped, 0, deadline) {
-                Err(FutexError::TimedOut) => return Ok(self.0.is_stopped()),
+            let until = slice_end(deadline);
+            match futex::wait(&self.0.stopped, 0, until) {
+                Err(FutexError::TimedOut) if until == deadline => return Ok(self.0.is_stopped()),
+                Err(FutexError::TimedOut) if must_leave() => return Err(WaitError::Interrupted),
                 Err(FutexError::Interrupted) => return Err(WaitError::Interrupted),
-                Ok(()) | Err(FutexError::Changed) => {}
+                Ok(()) | Err(FutexError::Changed | FutexError::TimedOut) => {}
             }
         }
         Ok(true)
@@ -372,5 +375,25 @@ impl AsFd for Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::slice::testing;
+
+    #[test]
+    fn who_waits_for_the_end_sees_to_signals_and_goes_on() {
+        let name = format!("procession-test-of-waiting-{}", std::process::id());
+        let server = Server::builder(Address::Abstract(name.into_bytes()), "a key").bind().unwrap();
+        testing::answer(true);
+        assert_eq!(server.wait_stopped(None), Err(WaitError::Interrupted));
+        testing::answer(false);
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert_eq!(server.wait_stopped(Some(soon)), Ok(false));
+        assert!(Instant::now() >= soon, "gave up before the deadline");
+        server.stop();
+        assert_eq!(server.wait_stopped(None), Ok(true));
     }
 }
