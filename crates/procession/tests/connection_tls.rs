@@ -13,7 +13,9 @@ use procession::channel::connection::{
     Address, ByteConnection, Client, EndpointError, HandshakeError, Listener, RecvError, SendError,
     Tls, TlsError, finish_tunnels,
 };
-use procession::manager::{After, Call, Greeting, Handler, Properly, Server, Worker, greet};
+use procession::manager::{
+    After, Call, Greeting, Handler, Manager, ManagerError, Properly, Server, Worker, greet, use_tls,
+};
 use procession::process::{Builder, StartMethod};
 use procession_testing::process::wait_until;
 use rcgen::{
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
             garbage_and_silence_hold_up_no_other_client,
             what_is_no_certificate_is_refused_at_once,
             manager_serves_clients_over_tls,
+            manager_of_objects_serves_over_tls,
             child_goes_on_with_an_inherited_end_through_its_parent,
             message_sent_before_the_end_of_a_process_arrives,
             death_of_the_other_end_is_no_clean_end,
@@ -481,6 +484,20 @@ fn manager_serves_clients_over_tls() {
     assert_eq!(clients[0].call(0, &[5]).unwrap(), [10]);
     server.stop();
     assert!(clients[0].call(0, &[5]).is_err());
+}
+
+fn manager_of_objects_serves_over_tls() {
+    let _tidy = Tidy;
+    let issuer = Issuer::new();
+    let server = issuer.sign("127.0.0.1").server();
+    let builder = Manager::builder().address(any_port()).authkey(KEY).tls(server);
+    let elsewhere = builder.clone().start(|_registry| {}).unwrap_err();
+    assert!(matches!(elsewhere, ManagerError::TlsElsewhere), "{elsewhere}");
+    let manager = builder.serve(|_registry| {}).unwrap();
+    use_tls(manager.address(), Tls::client(&issuer.pem()).unwrap());
+    let list = manager.connect().unwrap().list::<u64>().unwrap();
+    list.push(&4).unwrap();
+    assert_eq!(list.len().unwrap(), 1);
 }
 
 fn child_goes_on_with_an_inherited_end_through_its_parent() {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::connection::tls::Tls;
 use crate::channel::connection::{Address, EndpointError};
 use crate::manager::host_calls::Host;
 use crate::manager::host_process;
@@ -26,6 +27,7 @@ pub struct ManagerBuilder {
     key: Option<Vec<u8>>,
     method: StartMethod,
     patience: Duration,
+    tls: Option<Tls>,
 }
 
 impl fmt::Debug for ManagerBuilder {
@@ -57,6 +59,8 @@ pub enum ManagerError {
     Ended(JoinError),
     /// There is no room in shared memory for what its process is to say.
     Arena(ArenaError),
+    /// It was to use TLS in a process of its own. The private key stays in this process: serve here.
+    TlsElsewhere,
     /// The system refused something else.
     Os {
         /// The system call that failed.
@@ -76,6 +80,9 @@ impl fmt::Display for ManagerError {
             Self::Spawn(error) => write!(f, "the manager's process was not started: {error}"),
             Self::Ended(error) => write!(f, "the manager did not come to serve: {error}"),
             Self::Arena(error) => write!(f, "there is no room for a manager: {error}"),
+            Self::TlsElsewhere => f.write_str(
+                "a manager with TLS serves in the process that has the private key: use `serve`",
+            ),
             Self::Os { call, .. } => write!(f, "the manager was not started: {call} failed"),
         }
     }
@@ -85,7 +92,7 @@ impl std::error::Error for ManagerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),
-            Self::ListenInProcess { .. } => None,
+            Self::ListenInProcess { .. } | Self::TlsElsewhere => None,
             Self::Spawn(error) => Some(error),
             Self::Ended(error) => Some(error),
             Self::Arena(error) => Some(error),
@@ -122,6 +129,16 @@ impl ManagerBuilder {
         self
     }
 
+    /// Encrypts all connections. Meant for TCP; see
+    /// [`Tls::server`](crate::channel::connection::Tls::server). For [`serve`](Self::serve) and
+    /// [`serve_forever`](Self::serve_forever); clients in Rust are told by
+    /// [`use_tls`](crate::manager::use_tls).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     fn complete(self) -> Result<Plan, ManagerError> {
         let mut random = [0; 40];
         let failed = |source| ManagerError::Os { call: "getrandom", source };
@@ -133,7 +150,8 @@ impl ManagerBuilder {
             Address::Abstract(name.into_bytes())
         });
         let key = self.key.unwrap_or_else(|| key.to_vec());
-        Ok(Plan { address, key, method: self.method, patience: self.patience })
+        let (method, patience, tls) = (self.method, self.patience, self.tls);
+        Ok(Plan { address, key, method, patience, tls })
     }
 
     /// Serves in this process, by threads of its own, until the handle is told to stop or dropped,
@@ -176,11 +194,15 @@ impl ManagerBuilder {
     /// - [`ManagerError::Spawn`] as [`Builder::spawn`](crate::process::Builder::spawn).
     /// - [`ManagerError::ListenInProcess`] when the address is taken or there is no such one.
     /// - [`ManagerError::Ended`] when the process died, or `register` panicked.
+    /// - [`ManagerError::TlsElsewhere`] when it was given TLS.
     pub fn start<F>(self, register: F) -> Result<Manager, ManagerError>
     where
         F: Fn(&mut Registry) + Copy + Send + 'static,
     {
         let plan = self.complete()?;
+        if plan.tls.is_some() {
+            return Err(ManagerError::TlsElsewhere);
+        }
         let (process, address) = host_process::start(&plan, register)?;
         Ok(Manager {
             process: Some(process),
@@ -198,12 +220,13 @@ pub(super) struct Plan {
     pub(super) key: Vec<u8>,
     pub(super) method: StartMethod,
     patience: Duration,
+    tls: Option<Tls>,
 }
 
 impl Plan {
     /// For a process whose start and end are seen to by another one.
     pub(super) fn new(address: Address, key: Vec<u8>) -> Self {
-        Self { address, key, method: StartMethod::default(), patience: PATIENCE }
+        Self { address, key, method: StartMethod::default(), patience: PATIENCE, tls: None }
     }
 }
 
@@ -215,6 +238,11 @@ pub(super) fn open(
     let mut registry = Registry::new();
     register(&mut registry);
     let server = Server::builder(plan.address.clone(), plan.key.clone());
+    #[cfg(feature = "tls")]
+    let server = match &plan.tls {
+        Some(tls) => server.tls(tls.clone()),
+        None => server,
+    };
     let server = server.bind().map_err(ManagerError::Listen)?;
     let mut seed = [0; 8];
     let failed = |source| ManagerError::Os { call: "getrandom", source };
@@ -369,6 +397,7 @@ impl Manager {
             key: None,
             method: StartMethod::default(),
             patience: PATIENCE,
+            tls: None,
         }
     }
 

@@ -105,6 +105,8 @@ pub use proxy::Proxy;
 pub use registry::Registry;
 pub use remote::RemoteManager;
 pub use remote_link::use_key;
+#[cfg(feature = "tls")]
+pub use remote_link::use_tls;
 /// For what [`shared`](macro@crate::shared) writes.
 #[doc(hidden)]
 pub use serde;

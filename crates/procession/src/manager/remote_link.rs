@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::channel::connection::tls::Tls;
 use crate::channel::connection::{Address, Client as Connector, EndpointError, HandshakeError};
 use crate::manager::client::{Client, Greeting, greet_until};
 use crate::manager::error::CallError;
@@ -53,6 +54,8 @@ struct Known {
     keys: Vec<(Address, Key)>,
     /// The key for all others.
     key: Option<Key>,
+    /// By which encryption servers are reached.
+    tls: Vec<(Address, Tls)>,
 }
 
 static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
@@ -62,11 +65,12 @@ fn known() -> MutexGuard<'static, Known> {
     let mut inherited = None;
     let mine = KNOWN.get(|parents| {
         // A thread that this process does not have may have been in the middle of it.
-        inherited = parents.try_lock().ok().map(|them| (them.keys.clone(), them.key.clone()));
+        let parents = parents.try_lock().ok();
+        inherited = parents.map(|them| (them.keys.clone(), them.key.clone(), them.tls.clone()));
     });
     let mut mine = mine.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((keys, key)) = inherited {
-        (mine.keys, mine.key) = (keys, key);
+    if let Some((keys, key, tls)) = inherited {
+        (mine.keys, mine.key, mine.tls) = (keys, key, tls);
     }
     mine
 }
@@ -78,6 +82,15 @@ fn known() -> MutexGuard<'static, Known> {
 /// brings its key along. A message has no key in it: whoever reads it might not be meant to have it.
 pub fn use_key(key: impl Into<Vec<u8>>) {
     known().key = Some(Key::new(key));
+}
+
+/// Has this process, and those that are forked from it, connect with the server at this address by
+/// TLS from now on. `tls` is a client's, see [`Tls::client`].
+#[cfg(feature = "tls")]
+pub fn use_tls(address: &Address, tls: Tls) {
+    let mut known = known();
+    known.tls.retain(|(other, _)| other != address);
+    known.tls.push((address.clone(), tls));
 }
 
 /// The key of the server at this address, as far as this process knows.
@@ -345,11 +358,25 @@ fn count(client: &Client, number: u64) -> Result<bool, CallError> {
 
 /// How to connect with a server.
 pub(super) fn connector(address: &Address, key: &Key, patience: Option<Duration>) -> Connector {
-    let connector = Connector::new(address.clone()).key(key.bytes());
+    let connector = encrypted(address, Connector::new(address.clone()).key(key.bytes()));
     match patience {
         Some(patience) => connector.timeout(patience),
         None => connector,
     }
+}
+
+#[cfg(feature = "tls")]
+fn encrypted(address: &Address, connector: Connector) -> Connector {
+    let tls = known().tls.iter().find(|(other, _)| other == address).map(|(_, tls)| tls.clone());
+    match tls {
+        Some(tls) => connector.tls(tls),
+        None => connector,
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypted(_address: &Address, connector: Connector) -> Connector {
+    connector
 }
 
 /// What a server is sent that is to call one of its own functions.
