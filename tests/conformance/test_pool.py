@@ -103,7 +103,9 @@ def test_map_returns_results_in_order(pool, chunksize):
     assert pool.map(square, range(100), chunksize) == [number**2 for number in range(100)]
 
 
-@pytest.mark.parametrize("items", [[], (), {}, "", range(0), iter([])], ids=repr)
+@pytest.mark.parametrize(
+    "items", [[], (), {}, "", range(0), iter([])], ids=lambda items: type(items).__name__
+)
 def test_map_of_nothing_is_an_empty_list(pool, items):
     assert pool.map(square, items) == []
 

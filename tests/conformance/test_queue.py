@@ -119,7 +119,7 @@ def test_child_gets_what_parent_put_in_order(ctx):
         ValueError,
         Ellipsis,
     ],
-    ids=repr,
+    ids=lambda item: getattr(item, "__name__", repr(item)),
 )
 def test_value_arrives_equal_and_of_the_same_type(ctx, item):
     with opened(ctx) as channel:

@@ -74,7 +74,7 @@ def test_process_that_is_not_there(family):
         procession.kill_process_tree(family.pid)
 
 
-@pytest.mark.parametrize("pid", [0, 1, -1, os.getppid()])
+@pytest.mark.parametrize("pid", [0, 1, -1, os.getppid()], ids=["0", "1", "-1", "parent"])
 def test_process_that_must_not_be_killed(pid):
     with pytest.raises(ValueError, match=str(pid)):
         procession.kill_process_tree(pid)
