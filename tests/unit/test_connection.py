@@ -521,3 +521,40 @@ def test_digest_that_an_unchanged_python_names_is_understood(digest):
             connection.deliver_challenge(end, b"key", digest)
             assert end.recv() == "done"
         assert other.wait(DEADLOCK) == 0
+
+
+WHOSE_PEER_IS_GONE = """
+import os, signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+from procession import Pipe
+from procession.managers import BaseManager
+
+here, there = Pipe()
+there.close()
+try:
+    here.send("to nobody")
+except BrokenPipeError:
+    print("told")
+
+manager = BaseManager(authkey=b"key")
+manager.start()
+manager._number_of_objects()
+os.kill(manager._process.pid, signal.SIGKILL)
+manager._process.join()
+for _ in range(2):
+    try:
+        manager._number_of_objects()
+    except (EOFError, ConnectionError):
+        print("told")
+"""
+
+
+def test_peer_that_is_gone_is_an_error_also_where_the_signal_for_it_kills():
+    ran = subprocess.run(
+        [sys.executable, "-c", WHOSE_PEER_IS_GONE],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=DEADLOCK,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "told\n" * 3, "")

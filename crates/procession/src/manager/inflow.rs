@@ -146,7 +146,7 @@ pub(super) fn send(
             None => [IoSlice::new(&pieces[0][sent..]), IoSlice::new(pieces[1])],
             Some(more) => [IoSlice::new(&pieces[1][more..]), IoSlice::new(&[])],
         };
-        match stream::write(socket, &rest) {
+        match stream::send_some(socket, &rest) {
             Ok(count) => sent += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

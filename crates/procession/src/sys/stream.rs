@@ -44,8 +44,9 @@ pub(crate) fn write(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usi
 }
 
 /// Writes to a socket without blocking and returns how much was taken; `WouldBlock` if nothing was.
+/// A peer that is gone is an error, and no signal: programs may have that one end them.
 pub(crate) fn send_some(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = SendFlags::DONTWAIT;
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     if let [whole] = parts {
         return Ok(rustix::net::send(socket, whole, flags)?);
     }
