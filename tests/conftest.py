@@ -74,6 +74,12 @@ def _what_is_ours():
     return _children() | _threads() | _descriptors()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Let go of what the test was given, which would else outlive the count after a module."""
+    item.funcargs.clear()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_left():
     # The original starts this helper process when it needs it first, and never ends it.
