@@ -96,6 +96,15 @@ listener_client: dict[str, Any] = {
 }
 
 
+def _key_for(address: Any, manager: Any, authkey: bytes | None) -> Any:
+    """Return what a proxy proves to know: what it was given, else its manager's, else what fits."""
+    if authkey is None and manager is not None:
+        authkey = manager._authkey
+    if authkey is None:
+        authkey = _links.known_key(address) or _process_of.current_process().authkey
+    return _process.authkey(authkey)
+
+
 class BaseProxy:
     """Stands for an object in a server, and calls its methods.
 
@@ -128,13 +137,7 @@ class BaseProxy:
         self._serializer = serializer
         self._Client = listener_client[serializer][1]
         self._owned_by_manager = manager_owned
-        if authkey is not None:
-            self._authkey = _process.authkey(authkey)
-        elif manager is not None:
-            self._authkey = manager._authkey
-        else:
-            key = _links.known_key(token.address) or _process_of.current_process().authkey
-            self._authkey = _process.authkey(key)
+        self._authkey = _key_for(token.address, manager, authkey)
         if manager_owned:
             self._link = _links.Local(_process_of.current_process()._manager_server)
             self._reference = self._link.refer(self._id)
@@ -152,11 +155,7 @@ class BaseProxy:
         self._serializer = methods.resident.home.serializer
         self._Client = listener_client[self._serializer][1]
         self._owned_by_manager = False
-        if authkey is None and manager is not None:
-            authkey = manager._authkey
-        if authkey is None:
-            authkey = _links.known_key(token.address) or _process_of.current_process().authkey
-        self._authkey = _process.authkey(authkey)
+        self._authkey = _key_for(token.address, manager, authkey)
 
     def _connect(self) -> None:
         """Make a connection with the server, if this process has none."""
@@ -277,6 +276,17 @@ def _method(name: str) -> Any:
     return method
 
 
+def _in_place(name: str, calls: str | None = None) -> Any:
+    """Return an operator that changes the object and leaves the proxy in its place."""
+
+    def operator(self: Any, value: Any, /) -> Any:
+        self._callmethod(calls or name, (value,))
+        return self
+
+    operator.__name__ = operator.__qualname__ = name
+    return operator
+
+
 _proxy_types: dict[Any, Any] = {}
 
 
@@ -301,10 +311,7 @@ def AutoProxy(
     manager_owned: bool = False,
 ) -> Any:
     """Return a proxy with the methods that the object exposes."""
-    if authkey is None and manager is not None:
-        authkey = manager._authkey
-    if authkey is None:
-        authkey = _links.known_key(token.address) or _process_of.current_process().authkey
+    authkey = _key_for(token.address, manager, authkey)
     if exposed is None:
         client = listener_client[serializer][1]
         link = _links.link_to(token.address, authkey, serializer, client)
@@ -509,13 +516,8 @@ BaseListProxy: Any = MakeProxyType("BaseListProxy", _LIST_METHODS)
 class ListProxy(BaseListProxy):  # type: ignore[misc]
     """Stands for a list."""
 
-    def __iadd__(self, value: Any) -> Self:
-        self._callmethod("extend", (value,))
-        return self
-
-    def __imul__(self, value: Any) -> Self:
-        self._callmethod("__imul__", (value,))
-        return self
+    __iadd__ = _in_place("__iadd__", calls="extend")
+    __imul__ = _in_place("__imul__")
 
 
 _DICT_METHODS = (
@@ -531,10 +533,7 @@ class DictProxy(_BaseDictProxy):  # type: ignore[misc]
     """Stands for a dictionary."""
 
     if _NEW_IN_314:
-
-        def __ior__(self, value: Any) -> Self:
-            self._callmethod("__ior__", (value,))
-            return self
+        __ior__ = _in_place("__ior__")
 
 
 if sys.version_info >= (3, 13):
@@ -584,21 +583,10 @@ _BaseSetProxy._method_to_typeid_ = {"__iter__": "Iterator"}
 class SetProxy(_BaseSetProxy):  # type: ignore[misc]
     """Stands for a set."""
 
-    def __ior__(self, value: Any) -> Self:
-        self._callmethod("__ior__", (value,))
-        return self
-
-    def __iand__(self, value: Any) -> Self:
-        self._callmethod("__iand__", (value,))
-        return self
-
-    def __ixor__(self, value: Any) -> Self:
-        self._callmethod("__ixor__", (value,))
-        return self
-
-    def __isub__(self, value: Any) -> Self:
-        self._callmethod("__isub__", (value,))
-        return self
+    __ior__ = _in_place("__ior__")
+    __iand__ = _in_place("__iand__")
+    __ixor__ = _in_place("__ixor__")
+    __isub__ = _in_place("__isub__")
 
 
 for _thing in list(globals().values()):

@@ -55,15 +55,13 @@ class Resident:
 
     # What a server would hold.
     stands_for: ClassVar[Any]
+    # Called with the home and what the server would be; returns a new object, or raises where a
+    # server would refuse to make one, or be needed.
+    make: ClassVar[Callable[..., Any]]
 
     def __init__(self, home: Home, native: Any) -> None:
         self.home = home
         self.native = native
-
-    @classmethod
-    def make(cls, home: Home, *args: Any, **kwds: Any) -> Self:
-        """Return a new object; raises where a server would refuse to make one, or be needed."""
-        raise NotImplementedError
 
     def __reduce__(self) -> Any:
         return type(self), (self.home, self.native)
