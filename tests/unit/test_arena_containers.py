@@ -19,6 +19,7 @@ import pytest
 
 import procession
 from procession._procession import ArenaDict, ArenaList
+from tests.unit.test_large_messages import Grid
 
 DEADLOCK = 30.0  # seconds; only a deadlock takes this long
 BIG = 1 << 80
@@ -53,20 +54,6 @@ class Point:
 
     def __repr__(self):
         return f"Point{self.place}"
-
-
-class Grid:
-    """Has a buffer that pickle protocol 5 can put apart, as the arrays of NumPy have."""
-
-    def __init__(self, cells):
-        self.cells = cells
-
-    def __reduce_ex__(self, protocol):
-        cells = pickle.PickleBuffer(self.cells) if protocol >= 5 else bytearray(self.cells)
-        return Grid, (cells,)
-
-    def view(self):
-        return memoryview(self.cells).cast("B")
 
 
 CANONICAL_KEYS = [

@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 import procession
 from procession import connection, managers
 from procession._homes import pickled_within_tree
+from tests.unit.waiting import LIMIT
 
-LIMIT = 60.0  # seconds; only a deadlock takes this long
 KEY = b"a key for tests"
 
 KINDS = [
@@ -54,16 +53,6 @@ def connected(made):
     other = managers.SyncManager(address=made.address, authkey=made._authkey)
     other.connect()
     return other
-
-
-def comes_true(condition):
-    """Wait for something that another process does and does not announce."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def kill(child):

@@ -19,8 +19,8 @@ import procession
 from procession import managers
 from procession._procession import connect_manager
 from procession.connection import Client, ConnectionWrapper, Listener
+from tests.unit.waiting import LIMIT, comes_true
 
-LIMIT = 60.0  # seconds; only a deadlock takes this long
 KEY = b"a key for tests"
 # Seconds of bad weather, in CI and in `make soak`.
 SHORT, LONG = 1.0, 60.0
@@ -63,15 +63,6 @@ def connected(address):
     made = Manager(address, KEY)
     made.connect()
     return made
-
-
-def comes_true(condition):
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def entries(manager, folder):

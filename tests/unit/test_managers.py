@@ -11,14 +11,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 import procession
 from procession import managers
+from tests.unit.waiting import LIMIT, comes_true
 
-LIMIT = 60.0  # seconds; only a deadlock takes this long
 KEY = b"a key for tests"
 
 
@@ -51,16 +50,6 @@ def in_server(ctx):
 def forked_server():
     with procession.get_context("fork").Manager() as made:
         yield connected(made)
-
-
-def comes_true(condition):
-    """Wait for something that another process does and does not announce."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def hold(made, started, *_kept):
