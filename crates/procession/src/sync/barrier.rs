@@ -27,7 +27,8 @@
 //! # When a process dies
 //!
 //! - One that waits: the barrier breaks. Each waiter looks after the next one in the table, after
-//!   20 ms at first and later every two seconds, so that together they look after all.
+//!   20 ms at first and later every two seconds, so that together they look after all. Nobody looks
+//!   after one that waits alone: it counts as having come, and the last of two passes.
 //! - The last one, before it has let all others go on: the phase is `ACTING` still, and `last` says
 //!   whom to look after. Those that wait break the barrier; some may have got through.
 //! - One that breaks or resets the barrier, half-way: it has written the phase first for a break, and
