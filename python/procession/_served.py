@@ -102,6 +102,15 @@ def _note_release(what: Any) -> None:
     )
 
 
+def _check_for(changed: threading.Condition) -> None:
+    """Raise `CallerGoneError` if the caller is gone; a wake-up may have been meant for it alone."""
+    try:
+        calling.check()
+    except CallerGoneError:
+        changed.notify()
+        raise
+
+
 class _Waiting:
     """Something that callers wait for."""
 
@@ -116,13 +125,10 @@ class _Waiting:
             if left is not None and left <= 0:
                 return False
             calling.about_to_wait()
+            # It may be gone already. What goes from here on tells so under the lock.
+            _check_for(self._changed)
             self._changed.wait(left)
-            try:
-                calling.check()
-            except CallerGoneError:
-                # The wake-up may have been meant for this caller alone.
-                self._changed.notify()
-                raise
+            _check_for(self._changed)
         return True
 
     def _client_gone(self, _client: int, _killed: bool) -> None:
@@ -299,6 +305,8 @@ class Condition:
         saved = self._release_save()
         calling.about_to_wait()
         try:
+            # It may be gone already. What goes from here on finds the waiter.
+            calling.check()
             waiter.gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         finally:
             # A notification that comes from here on is for somebody else, as is one that came for
@@ -584,6 +592,7 @@ class Queue(queue.Queue):  # type: ignore[type-arg]
         """Take an item out."""
         with self.not_empty:
             self._wait_for(self.not_empty, self._may_get, block, timeout, queue.Empty)
+            _check_for(self.not_empty)
             item = self._get()
             self.not_full.notify()
             return item
@@ -627,13 +636,10 @@ class Queue(queue.Queue):  # type: ignore[type-arg]
             if not block or (left is not None and left <= 0):
                 raise otherwise
             calling.about_to_wait()
+            # It may be gone already. What goes from here on tells so under the lock.
+            _check_for(changed)
             changed.wait(left)
-            try:
-                calling.check()
-            except CallerGoneError:
-                # The wake-up may have been meant for this caller alone.
-                changed.notify()
-                raise
+            _check_for(changed)
 
 
 class Namespace:

@@ -265,8 +265,8 @@ impl Gate {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.entrance = None;
             self.clients += 1;
+            shared.references().welcome(entry.peer.clone());
         }
-        shared.references().welcome(id);
     }
 
     fn let_in(&mut self, shared: &Shared) {

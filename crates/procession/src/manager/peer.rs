@@ -77,6 +77,12 @@ impl Peer {
         inflow::send(self.socket.as_fd(), [&head, body], blocked)
     }
 
+    /// Whether the client has closed the connection or died, known here before its socket comes to
+    /// be looked at.
+    pub(super) fn has_hung_up(&self) -> bool {
+        fd::has_hung_up(self.socket.as_fd())
+    }
+
     /// Ends the connection, also where a forked process has a copy of it.
     pub(super) fn shut_down(&self) {
         fd::shut_down(self.socket.as_fd());

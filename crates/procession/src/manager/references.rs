@@ -5,33 +5,42 @@
 //! that nobody knows which client a reference belongs to; those are counted for no client.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::manager::ClientId;
+use crate::manager::peer::Peer;
 
 #[derive(Debug, Default)]
 pub(super) struct References {
     /// References to each object, those of clients included.
     counts: HashMap<u64, u64>,
-    /// Of which these belong to a client, and go with it. Has every client that is connected.
-    by_client: HashMap<ClientId, HashMap<u64, u64>>,
+    /// Every client that has been let in and not been parted with.
+    clients: HashMap<ClientId, Client>,
+}
+
+#[derive(Debug)]
+struct Client {
+    peer: Arc<Peer>,
+    /// Its references to each object, which go with it.
+    own: HashMap<u64, u64>,
 }
 
 impl References {
     /// Begins to count for a client.
-    pub(super) fn welcome(&mut self, client: ClientId) {
-        self.by_client.entry(client).or_default();
+    pub(super) fn welcome(&mut self, peer: Arc<Peer>) {
+        self.clients.insert(peer.id, Client { peer, own: HashMap::new() });
     }
 
-    /// Whether the client is connected.
-    pub(super) fn knows(&self, client: ClientId) -> bool {
-        self.by_client.contains_key(&client)
+    /// The client with this number, unless it has been parted with.
+    pub(super) fn peer(&self, client: ClientId) -> Option<Arc<Peer>> {
+        self.clients.get(&client).map(|client| client.peer.clone())
     }
 
     /// Counts one more reference; false, and nothing is counted, if the client is gone.
     pub(super) fn add(&mut self, client: Option<ClientId>, object: u64) -> bool {
         if let Some(client) = client {
-            let Some(own) = self.by_client.get_mut(&client) else { return false };
-            *own.entry(object).or_default() += 1;
+            let Some(client) = self.clients.get_mut(&client) else { return false };
+            *client.own.entry(object).or_default() += 1;
         }
         *self.counts.entry(object).or_default() += 1;
         true
@@ -53,12 +62,12 @@ impl References {
     }
 
     fn remove_own(&mut self, client: ClientId, object: u64, count: u64) -> u64 {
-        let Some(own) = self.by_client.get_mut(&client) else { return 0 };
-        let Some(held) = own.get_mut(&object) else { return 0 };
+        let Some(client) = self.clients.get_mut(&client) else { return 0 };
+        let Some(held) = client.own.get_mut(&object) else { return 0 };
         let count = count.min(*held);
         *held -= count;
         if *held == 0 {
-            own.remove(&object);
+            client.own.remove(&object);
         }
         count
     }
@@ -75,7 +84,7 @@ impl References {
 
     /// Takes back all references of a client, and returns the objects that nobody refers to now.
     pub(super) fn forget(&mut self, client: ClientId) -> Vec<u64> {
-        let own = self.by_client.remove(&client).unwrap_or_default();
+        let own = self.clients.remove(&client).map(|client| client.own).unwrap_or_default();
         let last = own.into_iter().filter(|(object, count)| self.take(*object, *count));
         last.map(|(object, _)| object).collect()
     }
@@ -92,11 +101,13 @@ impl References {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::stream;
 
     fn with_clients() -> References {
         let mut references = References::default();
-        references.welcome(1);
-        references.welcome(2);
+        let (one, other) = stream::stream_pair().unwrap();
+        references.welcome(Arc::new(Peer::new(1, one)));
+        references.welcome(Arc::new(Peer::new(2, other)));
         references
     }
 
@@ -110,10 +121,18 @@ mod tests {
         assert_eq!(references.forget(1), [10]);
         assert_eq!(references.count(11), 1);
         assert!(!references.add(Some(1), 13), "the client is gone");
-        assert!(!references.knows(1));
+        assert!(references.peer(1).is_none());
         assert!(references.remove(Some(2), 11, 1));
         assert!(references.remove(None, 12, 1));
         assert_eq!(references.all(), []);
+    }
+
+    #[test]
+    fn client_that_has_hung_up_is_known_to_have() {
+        let mut references = with_clients();
+        assert!(!references.peer(1).unwrap().has_hung_up());
+        references.forget(2);
+        assert!(references.peer(1).unwrap().has_hung_up());
     }
 
     #[test]

@@ -327,9 +327,11 @@ impl Server {
         worker::leave_duty(&self.0);
     }
 
-    /// Whether the client is connected.
+    /// Whether the client is connected. That of a client on this host which was killed is false
+    /// from the moment on in which others see that it has ended.
     pub fn is_connected(&self, client: ClientId) -> bool {
-        self.0.references().knows(client)
+        let peer = self.0.references().peer(client);
+        peer.is_some_and(|peer| !peer.has_hung_up())
     }
 
     /// Counts one more reference to an object, of a client or of nobody in particular. False, and

@@ -86,6 +86,16 @@ pub(crate) fn poll_writable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io
     Ok(rustix::event::poll(&mut polled, timeout.as_ref())? > 0)
 }
 
+/// Whether the other side of a connection has closed it or died. Does not block.
+///
+/// What it sent before may still be there to be read. An error counts as no, so that the next read
+/// or write tells of it.
+pub(crate) fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
 /// Creates an epoll instance, a descriptor that is readable when one of those in it is.
 #[cfg(feature = "tokio")]
 pub(crate) fn epoll() -> io::Result<OwnedFd> {
