@@ -6,6 +6,7 @@ import importlib
 import os
 import pathlib
 import re
+import signal
 import threading
 import time
 from multiprocessing import resource_tracker
@@ -22,6 +23,9 @@ STRANGERS = 60.0
 NOTE = re.compile(r"procession\.\d+\.(\d+)-")
 # Made on first use, and live as long as the process: ours, and the arenas of the original's heap.
 ARENAS = ("/memfd:procession-arena", "/dev/shm/pym-")
+
+# A shell has what it runs in the background ignore it, and tests would see that it is not heeded.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _children():

@@ -7,8 +7,8 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::leaks::LeakCheck;
-use crate::process;
 use crate::watchdog::Watchdog;
+use crate::{interrupt, process};
 
 /// Only a deadlock takes this long. `PROCESSION_TEST_TIMEOUT`, in seconds, overrides it.
 const DEADLOCK: Duration = Duration::from_secs(120);
@@ -27,6 +27,7 @@ const DEADLOCK: Duration = Duration::from_secs(120);
 /// Panics if no test is listed, or if `PROCESSION_TEST_TIMEOUT` is not a number of seconds.
 #[must_use]
 pub fn run(init: fn(), tests: &[(&'static str, fn())]) -> ExitCode {
+    interrupt::heed();
     init();
     assert!(!tests.is_empty(), "a test program without tests tests nothing");
     let mut arguments = Arguments::from_args();

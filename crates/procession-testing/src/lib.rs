@@ -25,6 +25,7 @@
 
 mod bench;
 mod harness;
+mod interrupt;
 mod leaks;
 pub mod process;
 mod watchdog;
