@@ -108,6 +108,19 @@ impl From<ArenaError> for EngineError {
     }
 }
 
+/// What pickling says of a shared object that it was not able to keep alive.
+pub(crate) fn not_packed(object: &Bound<'_, PyAny>, error: ArenaError) -> EngineError {
+    let ArenaError::OutsideTree = error else { return error.into() };
+    // The original's own words, with what is new here.
+    let text = match object.get_type().name() {
+        Ok(name) => format!(
+            "{name} objects should only be shared between processes through inheritance, a queue or a pool"
+        ),
+        Err(error) => return error.into(),
+    };
+    PyRuntimeError::new_err(text).into()
+}
+
 impl From<NameError> for EngineError {
     fn from(error: NameError) -> Self {
         let name = match &error {

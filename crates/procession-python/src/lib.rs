@@ -20,6 +20,7 @@ mod forks;
 mod generic;
 mod iterate;
 mod jobs;
+mod late;
 mod manager;
 mod memory;
 mod pickler;

@@ -7,9 +7,10 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 
 use super::keys::{KeyForm, Known, OwnedKey, at_key, load_key};
-use super::{load, locked, note, repr_of, store};
+use super::{load, locked, repr_of, store};
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
+use crate::late::packed;
 
 /// A dict that any process of the tree can use; its values are copies.
 #[pyclass(name = "ArenaDict", module = "procession._procession", frozen, weakref, mapping)]
@@ -165,7 +166,7 @@ impl PyArenaDict {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> EngineResult<(Bound<'py, PyAny>, (u64,))> {
-        let handle = note("ArenaDict", slf.get().0.note())?;
+        let handle = packed(slf, slf.get().0.note())?;
         Ok((slf.get_type().getattr("_open")?, (handle,)))
     }
 

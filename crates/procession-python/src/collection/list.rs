@@ -9,9 +9,10 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{IntoPyDict, PyIterator, PyList, PyTuple, PyType};
 
 use super::slices::{Index, Positions, Slice, position};
-use super::{load, locked, note, repr_of, store};
+use super::{load, locked, repr_of, store};
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
+use crate::late::packed;
 
 /// A list that any process of the tree can use; its elements are copies.
 #[pyclass(name = "ArenaList", module = "procession._procession", frozen, weakref)]
@@ -186,7 +187,7 @@ impl PyArenaList {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> EngineResult<(Bound<'py, PyAny>, (u64,))> {
-        let handle = note("ArenaList", slf.get().0.note())?;
+        let handle = packed(slf, slf.get().0.note())?;
         Ok((slf.get_type().getattr("_open")?, (handle,)))
     }
 

@@ -13,8 +13,6 @@ use std::cell::RefCell;
 
 use procession::WaitError;
 use procession::collection::{ByteDict, ByteList, Content, DictGuard, Item, ListGuard};
-use procession::shm::ArenaError;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 pub(crate) use dict::PyArenaDict;
@@ -105,19 +103,6 @@ fn store(value: &Bound<'_, PyAny>) -> EngineResult<Item> {
 #[inline]
 fn load<'py>(py: Python<'py>, content: &Content) -> EngineResult<Bound<'py, PyAny>> {
     load_untouched(py, content)
-}
-
-/// The number that stands for a container in what is being pickled; an error where nothing is.
-fn note(class: &str, noted: Result<u64, ArenaError>) -> EngineResult<u64> {
-    match noted {
-        // The original's own words, with what is new here.
-        Err(ArenaError::OutsideTree) => Err(PyRuntimeError::new_err(format!(
-            "{class} objects should only be shared between processes through inheritance, a queue \
-             or a pool"
-        ))
-        .into()),
-        result => Ok(result?),
-    }
 }
 
 thread_local! {

@@ -1,11 +1,12 @@
 //! Blocks of the arena.
 
-use procession::shm::{ArenaError, Block};
-use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
+use procession::shm::Block;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::error::EngineResult;
+use crate::late::packed;
 use crate::memory::cells::{Cells, Kind};
 
 /// Zeroed memory that any process of the tree can use; it goes with the last of its users.
@@ -47,24 +48,13 @@ impl PyBlock {
         slf: &Bound<'py, Self>,
     ) -> EngineResult<((usize,), Bound<'py, PyDict>)> {
         let block = &slf.get().0;
-        match block.note() {
-            Ok(handle) => Ok(((block.len(),), [("handle", handle)].into_py_dict(slf.py())?)),
-            Err(ArenaError::OutsideTree) => Err(outside_tree(slf)?.into()),
-            Err(error) => Err(error.into()),
-        }
+        let handle = packed(slf, block.note())?;
+        Ok(((block.len(),), [("handle", handle)].into_py_dict(slf.py())?))
     }
 }
 
 /// Memory from this size on is zeroed with the interpreter let go of, in bytes.
 const LARGE: usize = 1 << 20;
-
-/// The original's own words, with what is new here.
-fn outside_tree(block: &Bound<'_, PyBlock>) -> PyResult<PyErr> {
-    Ok(PyRuntimeError::new_err(format!(
-        "{} objects should only be shared between processes through inheritance, a queue or a pool",
-        block.get_type().name()?,
-    )))
-}
 
 /// Write the items of a list or tuple to the start of a block, as an array of `ctypes` objects.
 ///

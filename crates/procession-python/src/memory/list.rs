@@ -8,15 +8,14 @@
 //! them, the item's own too. Here an item that ends with zeros has the format `Nsx`, which tells
 //! its length; `struct` reads it as well, and the original writes a format of its own over it.
 
-use std::sync::OnceLock;
-
 use procession::memory::raw::Mapped;
-use pyo3::exceptions::{PyIndexError, PyKeyError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::error::EngineResult;
+use crate::late::Late;
 
 /// Bytes of a number, of a format, and what slots are aligned to.
 const WORD: usize = 8;
@@ -66,7 +65,7 @@ impl Table {
 
 /// The native half of a `ShareableList`.
 #[pyclass(name = "ShareableListBase", module = "procession._procession", subclass, frozen)]
-pub(crate) struct PyShareableList(OnceLock<Table>);
+pub(crate) struct PyShareableList(Late<Table>);
 
 fn read<const N: usize>(memory: &Mapped, at: usize) -> PyResult<[u8; N]> {
     let mut bytes = [0; N];
@@ -196,7 +195,7 @@ fn long(number: &Bound<'_, PyInt>) -> PyResult<i64> {
 
 impl PyShareableList {
     fn table(&self) -> PyResult<&Table> {
-        self.0.get().ok_or_else(|| PyRuntimeError::new_err("__init__() has not been called"))
+        self.0.made("__init__()")
     }
 
     fn find(table: &Table, position: isize, message: &'static str) -> PyResult<usize> {
@@ -261,7 +260,7 @@ impl PyShareableList {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
-        Self(OnceLock::new())
+        Self(Late::empty())
     }
 
     /// Take the list to be in this memory, where the slots are laid out.
@@ -273,8 +272,7 @@ impl PyShareableList {
         if !table.memory.holds(table.format_at(0), table.len() * (WORD + 1)) {
             return Err(damaged().into());
         }
-        let again = |_| PyRuntimeError::new_err("the list is in use already");
-        Ok(self.0.set(table).map_err(again)?)
+        Ok(self.0.fill(table, "the list")?)
     }
 
     /// The memory that the list is in.

@@ -1,12 +1,11 @@
 //! `ctypes` objects behind a lock.
 
-use std::sync::OnceLock;
-
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::late::Late;
 use crate::memory::block::PyBlock;
 use crate::memory::cells::{Cells, Kind};
 use crate::memory::guard::Guard;
@@ -22,16 +21,16 @@ pub(super) struct Attached {
 
 /// A `ctypes` object together with a lock.
 #[pyclass(name = "SynchronizedBase", module = "procession._procession", subclass, frozen)]
-pub(crate) struct PySynchronizedBase(OnceLock<Attached>);
+pub(crate) struct PySynchronizedBase(Late<Attached>);
 
 impl PySynchronizedBase {
     pub(super) fn empty() -> Self {
-        Self(OnceLock::new())
+        Self(Late::empty())
     }
 
     #[inline]
     pub(super) fn attached(&self) -> PyResult<&Attached> {
-        self.0.get().ok_or_else(|| PyRuntimeError::new_err("__init__() has not been called"))
+        self.0.made("__init__()")
     }
 }
 
@@ -59,8 +58,7 @@ impl PySynchronizedBase {
         let guard = Guard::of(lock)?;
         let (obj, lock) = (obj.clone().unbind(), lock.clone().unbind());
         let attached = Attached { obj, lock, guard, cells };
-        let again = |_| PyRuntimeError::new_err("the wrapper is in use already");
-        self.0.set(attached).map_err(again)
+        self.0.fill(attached, "the wrapper")
     }
 
     #[getter]

@@ -1,12 +1,11 @@
 //! `multiprocessing.JoinableQueue`.
 
-use std::sync::OnceLock;
-
 use procession::channel::{JoinableByteQueue, TasksError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::EngineResult;
+use crate::late::Late;
 use crate::queue::plain::PyQueue;
 use crate::queue::{original, uninitialized};
 use crate::wait::{blocking, deadline_after};
@@ -17,13 +16,13 @@ use crate::wait::{blocking, deadline_after};
 )]
 pub(crate) struct PyJoinableQueue {
     /// Empty as long as that of the base is.
-    queue: OnceLock<JoinableByteQueue>,
+    queue: Late<JoinableByteQueue>,
 }
 
 impl PyJoinableQueue {
     fn set(slf: &Bound<'_, Self>, queue: JoinableByteQueue) -> EngineResult<()> {
         slf.as_super().get().set((*queue).clone())?;
-        slf.get().queue.set(queue).map_err(|_| uninitialized())
+        Ok(slf.get().queue.fill(queue, "the queue")?)
     }
 }
 
@@ -35,8 +34,7 @@ impl PyJoinableQueue {
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyAny>>,
     ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(PyQueue::empty_shell())
-            .add_subclass(Self { queue: OnceLock::new() })
+        PyClassInitializer::from(PyQueue::empty_shell()).add_subclass(Self { queue: Late::empty() })
     }
 
     #[pyo3(signature = (maxsize=0, *, ctx))]

@@ -10,12 +10,12 @@ mod plain;
 mod simple;
 mod train;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use procession::channel::{ByteQueue, GetError, Message, PutError, Readiness};
-use procession::shm::{ArenaError, Pins};
+use procession::shm::Pins;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -27,6 +27,7 @@ pub(crate) use plain::PyQueue;
 pub(crate) use simple::PySimpleQueue;
 
 use crate::error::{EngineError, EngineResult};
+use crate::late::{Late, packed};
 use crate::wait::{at_once, blocking, deadline_after};
 
 /// Messages from this size on are copied with the interpreter let go of, in bytes.
@@ -101,20 +102,6 @@ fn deadline_of(block: bool, timeout: Option<f64>) -> Option<Instant> {
     if block { deadline_after(timeout) } else { at_once() }
 }
 
-/// The number that stands for a queue in what is being pickled; an error where nothing is.
-fn note(object: &Bound<'_, PyAny>, queue: &ByteQueue) -> EngineResult<u64> {
-    match queue.note() {
-        // The original's own words, with what is new here.
-        Err(ArenaError::OutsideTree) => Err(PyRuntimeError::new_err(format!(
-            "{} objects should only be shared between processes through inheritance, a queue or a \
-             pool",
-            object.get_type().name()?,
-        ))
-        .into()),
-        result => Ok(result?),
-    }
-}
-
 /// Calls the original's method on an object that a subclass has set up without us.
 #[cold]
 fn original<'py>(
@@ -158,25 +145,25 @@ pub(crate) fn readiness_of(py: Python<'_>, queue: &ByteQueue) -> EngineResult<Ar
 }
 
 /// Gives an object the queue that it stands for from then on.
-fn set(cell: &OnceLock<ByteQueue>, queue: ByteQueue) -> PyResult<()> {
-    cell.set(queue).map_err(|_| PyRuntimeError::new_err("the queue is in use already"))
+fn set(cell: &Late<ByteQueue>, queue: ByteQueue) -> PyResult<()> {
+    cell.fill(queue, "the queue")
 }
 
 /// What is pickled for an object: the number of its queue, or what the original makes of it.
 fn state_of<'py>(
     object: &Bound<'py, PyAny>,
-    cell: &OnceLock<ByteQueue>,
+    cell: &Late<ByteQueue>,
 ) -> EngineResult<Bound<'py, PyAny>> {
     let Some(queue) = cell.get() else {
         return Ok(original(object, "__getstate__", ())?);
     };
-    Ok((note(object, queue)?,).into_pyobject(object.py())?.into_any())
+    Ok((packed(object, queue.note())?,).into_pyobject(object.py())?.into_any())
 }
 
 /// Takes over what [`state_of`] gave.
 fn set_state(
     object: &Bound<'_, PyAny>,
-    cell: &OnceLock<ByteQueue>,
+    cell: &Late<ByteQueue>,
     state: &Bound<'_, PyAny>,
 ) -> EngineResult<()> {
     match state.extract::<(u64,)>() {

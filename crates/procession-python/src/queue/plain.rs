@@ -1,7 +1,5 @@
 //! `multiprocessing.Queue`.
 
-use std::sync::OnceLock;
-
 use procession::channel::ByteQueue;
 use procession::shm::Pins;
 use pyo3::exceptions::{PyAssertionError, PyValueError};
@@ -12,6 +10,7 @@ use pyo3::types::{PyList, PyTuple, PyType};
 use crate::draft::with_draft;
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
+use crate::late::Late;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::train::{load_train, put_train};
@@ -25,13 +24,13 @@ use crate::wait::{blocking, truth};
 pub(crate) struct PyQueue {
     /// Empty between `__new__` and `__init__` or `__setstate__`, so that a subclass is free in
     /// what its `__init__` takes; and for good in one that sets the original's attributes itself.
-    pub(super) queue: OnceLock<ByteQueue>,
+    pub(super) queue: Late<ByteQueue>,
     closed: Closed,
 }
 
 impl PyQueue {
     pub(super) fn empty_shell() -> Self {
-        Self { queue: OnceLock::new(), closed: Closed::default() }
+        Self { queue: Late::empty(), closed: Closed::default() }
     }
 
     pub(super) fn queue(&self) -> EngineResult<&ByteQueue> {

@@ -1,7 +1,5 @@
 //! `multiprocessing.SimpleQueue`.
 
-use std::sync::OnceLock;
-
 use procession::channel::ByteQueue;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
@@ -9,6 +7,7 @@ use pyo3::types::{PyTuple, PyType};
 use crate::draft::with_draft;
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
+use crate::late::Late;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::{Closed, original, receive, send, set, set_state, state_of, uninitialized};
@@ -17,7 +16,7 @@ use crate::queue::{Closed, original, receive, send, set, set_state, state_of, un
 #[pyclass(name = "SimpleQueue", module = "procession._procession", subclass, frozen, dict, weakref)]
 pub(crate) struct PySimpleQueue {
     /// As in a queue.
-    pub(super) queue: OnceLock<ByteQueue>,
+    pub(super) queue: Late<ByteQueue>,
     closed: Closed,
 }
 
@@ -36,7 +35,7 @@ impl PySimpleQueue {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
-        Self { queue: OnceLock::new(), closed: Closed::default() }
+        Self { queue: Late::empty(), closed: Closed::default() }
     }
 
     #[pyo3(signature = (*, ctx))]

@@ -1,26 +1,28 @@
 //! What `multiprocessing.Barrier` works with.
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use procession::sync::{Arrival, Barrier};
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::error::EngineResult;
-use crate::sync::{deadline, not_made, not_packed};
+use crate::late::{Late, packed};
+use crate::sync::deadline;
 use crate::wait::blocking;
 
 /// A place where processes wait until all of them have come.
 #[pyclass(name = "Barrier", module = "procession._procession", frozen)]
 pub(crate) struct PyBarrier {
-    /// Empty between `__new__` and `__setstate__`.
-    barrier: OnceLock<Barrier>,
+    barrier: Late<Barrier>,
 }
 
 impl PyBarrier {
     fn barrier(&self) -> PyResult<&Barrier> {
-        self.barrier.get().ok_or_else(|| not_made("Barrier"))
+        self.barrier.made("Barrier.__init__()")
+    }
+
+    fn fill(&self, barrier: Barrier) -> PyResult<()> {
+        self.barrier.fill(barrier, "the barrier")
     }
 
     fn pass(
@@ -45,23 +47,20 @@ impl PyBarrier {
     #[new]
     #[pyo3(signature = (parties=None))]
     fn py_new(parties: Option<i64>) -> EngineResult<Self> {
-        let barrier = OnceLock::new();
+        let made = Self { barrier: Late::empty() };
         if let Some(parties) = parties {
-            // It is empty.
-            let _ = barrier.set(Barrier::new(parties.clamp(0, i64::from(u32::MAX)) as u32)?);
+            made.fill(Barrier::new(parties.clamp(0, i64::from(u32::MAX)) as u32)?)?;
         }
-        Ok(Self { barrier })
+        Ok(made)
     }
 
     fn __getstate__(slf: &Bound<'_, Self>) -> EngineResult<(u64,)> {
-        let noted = slf.get().barrier()?.note();
-        Ok((noted.map_err(|error| not_packed(slf, error))?,))
+        Ok((packed(slf, slf.get().barrier()?.note())?,))
     }
 
     #[pyo3(signature = (state, /))]
     fn __setstate__(&self, state: (u64,)) -> EngineResult<()> {
-        let in_use = |_| PyRuntimeError::new_err("the barrier is in use already");
-        Ok(self.barrier.set(Barrier::open(state.0)?).map_err(in_use)?)
+        Ok(self.fill(Barrier::open(state.0)?)?)
     }
 
     /// Block until all have come, and return how many had come before. The last calls `action`.

@@ -1,16 +1,17 @@
 //! `multiprocessing.Condition`.
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use procession::sync::{Condition, ConditionLock, ConditionWaiter, Holder, LockOutcome};
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::EngineResult;
-use crate::sync::semlock::{Gate, PySemLock};
-use crate::sync::{deadline, not_made, not_packed};
+use crate::late::{Late, packed};
+use crate::sync::deadline;
+use crate::sync::gate::Gate;
+use crate::sync::semlock::PySemLock;
 use crate::wait::blocking;
 
 /// The engine's condition, and its lock as Python knows it.
@@ -22,19 +23,17 @@ struct Inner {
 /// Lets processes wait until another one, which holds the same lock, notifies them.
 #[pyclass(name = "Condition", module = "procession._procession", subclass, frozen, weakref)]
 pub(crate) struct PyCondition {
-    /// Empty between `__new__` and `__init__` or `__setstate__`.
-    inner: OnceLock<Inner>,
+    inner: Late<Inner>,
 }
 
 impl PyCondition {
     fn inner(&self) -> PyResult<&Inner> {
-        self.inner.get().ok_or_else(|| not_made("Condition"))
+        self.inner.made("Condition.__init__()")
     }
 
     fn set(&self, condition: Condition, lock: &Bound<'_, PySemLock>) -> PyResult<()> {
         let inner = Inner { condition, lock: lock.clone().unbind() };
-        let in_use = |_| PyRuntimeError::new_err("the condition is in use already");
-        self.inner.set(inner).map_err(in_use)
+        self.inner.fill(inner, "the condition")
     }
 
     /// The condition, if the calling thread holds its lock.
@@ -81,7 +80,7 @@ impl PyCondition {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
-        Self { inner: OnceLock::new() }
+        Self { inner: Late::empty() }
     }
 
     #[pyo3(signature = (lock, /))]
@@ -91,7 +90,7 @@ impl PyCondition {
 
     fn __getstate__(slf: &Bound<'_, Self>) -> EngineResult<(Py<PySemLock>, u64)> {
         let inner = slf.get().inner()?;
-        let noted = inner.condition.note().map_err(|error| not_packed(slf, error))?;
+        let noted = packed(slf, inner.condition.note())?;
         Ok((inner.lock.clone_ref(slf.py()), noted))
     }
 

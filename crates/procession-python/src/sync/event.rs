@@ -1,31 +1,28 @@
 //! `multiprocessing.Event`.
 
-use std::sync::OnceLock;
-
 use procession::sync::Event;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::EngineResult;
-use crate::sync::{deadline, not_made, not_packed};
+use crate::late::{Late, packed};
+use crate::sync::deadline;
 use crate::wait::blocking;
 
 /// A flag that any process of the tree can set, clear and wait for.
 #[pyclass(name = "Event", module = "procession._procession", subclass, frozen, weakref)]
 pub(crate) struct PyEvent {
-    /// Empty between `__new__` and `__init__` or `__setstate__`.
-    event: OnceLock<Event>,
+    event: Late<Event>,
 }
 
 impl PyEvent {
     #[inline]
     fn event(&self) -> PyResult<&Event> {
-        self.event.get().ok_or_else(|| not_made("Event"))
+        self.event.made("Event.__init__()")
     }
 
     fn fill(&self, event: Event) -> PyResult<()> {
-        self.event.set(event).map_err(|_| PyRuntimeError::new_err("the event is in use already"))
+        self.event.fill(event, "the event")
     }
 }
 
@@ -34,7 +31,7 @@ impl PyEvent {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
-        Self { event: OnceLock::new() }
+        Self { event: Late::empty() }
     }
 
     #[pyo3(signature = (*, ctx))]
@@ -45,8 +42,7 @@ impl PyEvent {
     }
 
     fn __getstate__(slf: &Bound<'_, Self>) -> EngineResult<(u64,)> {
-        let noted = slf.get().event()?.note();
-        Ok((noted.map_err(|error| not_packed(slf, error))?,))
+        Ok((packed(slf, slf.get().event()?.note())?,))
     }
 
     #[pyo3(signature = (state, /))]

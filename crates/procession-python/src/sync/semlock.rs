@@ -1,139 +1,31 @@
-//! `multiprocessing.synchronize.SemLock`, and the classes that derive from it: locks and semaphores.
-//!
-//! Each class has the methods that matter for speed as its own. The interpreter calls a native method
-//! faster if the object is of the very class that has it, and not of one that inherits it.
+//! `multiprocessing.synchronize.SemLock`, from which locks and semaphores derive.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use procession::WaitError;
-use procession::sync::{Holder, Lock, LockOutcome, RLock, Semaphore};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use procession::sync::{Holder, LockOutcome, Semaphore};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::error::EngineResult;
-use crate::sync::{not_made, not_packed};
+use crate::late::{Late, packed};
+use crate::sync::gate::{Gate, MUTEX, SEMAPHORE};
 use crate::wait::{blocking, deadline_after, truth};
-
-/// The original's numbers for the kinds that it has, and one for what it has a semaphore for.
-const RECURSIVE_MUTEX: i32 = 0;
-const SEMAPHORE: i32 = 1;
-const MUTEX: i32 = 2;
 
 /// The system's number for an argument that it does not take.
 const EINVAL: i32 = 22;
-
-/// What the engine has for each kind.
-#[derive(Debug, Clone)]
-pub(crate) enum Gate {
-    Lock(Lock),
-    RLock(RLock),
-    Semaphore(Semaphore),
-}
 
 /// What locks and semaphores have in common.
 #[pyclass(name = "SemLock", module = "procession.synchronize", subclass, frozen, dict, weakref)]
 #[derive(Default)]
 pub(crate) struct PySemLock {
-    /// Empty between `__new__` and `__init__` or `__setstate__`.
-    gate: OnceLock<Gate>,
+    gate: Late<Gate>,
     /// Whether an owner died that a call by way of this object has succeeded.
     owner_died: AtomicBool,
     /// Whether such a call raises.
     raises: AtomicBool,
-}
-
-impl Gate {
-    fn new(kind: i32, value: u32, maximum: u32) -> EngineResult<Self> {
-        Ok(match kind {
-            RECURSIVE_MUTEX => Self::RLock(RLock::new()?),
-            SEMAPHORE => Self::Semaphore(Semaphore::bounded(value, maximum)?),
-            MUTEX => Self::Lock(Lock::new()?),
-            _ => Err(PyValueError::new_err("unrecognized kind"))?,
-        })
-    }
-
-    fn open(kind: i32, raw: u64) -> EngineResult<Self> {
-        Ok(match kind {
-            RECURSIVE_MUTEX => Self::RLock(RLock::open(raw)?),
-            SEMAPHORE => Self::Semaphore(Semaphore::open(raw)?),
-            MUTEX => Self::Lock(Lock::open(raw)?),
-            _ => Err(PyValueError::new_err("unrecognized kind"))?,
-        })
-    }
-
-    fn kind(&self) -> i32 {
-        match self {
-            Self::Lock(_) => MUTEX,
-            Self::RLock(_) => RECURSIVE_MUTEX,
-            Self::Semaphore(_) => SEMAPHORE,
-        }
-    }
-
-    fn maximum(&self) -> u32 {
-        match self {
-            Self::Lock(_) | Self::RLock(_) => 1,
-            Self::Semaphore(semaphore) => semaphore.maximum(),
-        }
-    }
-
-    #[inline]
-    fn try_acquire(&self) -> Option<LockOutcome> {
-        match self {
-            Self::Lock(lock) => lock.try_acquire(),
-            Self::RLock(lock) => lock.try_acquire(),
-            Self::Semaphore(semaphore) => semaphore.try_acquire().then_some(LockOutcome::Acquired),
-        }
-    }
-
-    fn acquire(&self, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        match self {
-            Self::Lock(lock) => lock.acquire(deadline),
-            Self::RLock(lock) => lock.acquire(deadline),
-            Self::Semaphore(semaphore) => {
-                semaphore.acquire(deadline).map(|()| LockOutcome::Acquired)
-            }
-        }
-    }
-
-    #[inline]
-    fn release(&self) -> EngineResult<()> {
-        match self {
-            Self::Lock(lock) => lock.release()?,
-            Self::RLock(lock) => lock.release()?,
-            Self::Semaphore(semaphore) => semaphore.release()?,
-        }
-        Ok(())
-    }
-
-    fn value(&self) -> u32 {
-        match self {
-            Self::Lock(lock) => u32::from(!lock.is_held()),
-            Self::RLock(lock) => u32::from(!lock.is_held()),
-            Self::Semaphore(semaphore) => semaphore.value(),
-        }
-    }
-
-    /// Who holds it; a semaphore is held by nobody.
-    fn holder(&self) -> Holder {
-        match self {
-            Self::Lock(lock) => lock.holder(),
-            Self::RLock(lock) => lock.holder(),
-            Self::Semaphore(_) => Holder::Nobody,
-        }
-    }
-
-    /// How often this process has taken it.
-    fn count(&self) -> u32 {
-        match (self, self.holder()) {
-            (_, Holder::Nobody | Holder::OtherProcess) => 0,
-            (Self::RLock(lock), _) => lock.depth(),
-            _ => 1,
-        }
-    }
 }
 
 /// A function of `procession.synchronize`, for what is seldom needed.
@@ -148,14 +40,14 @@ fn helper<'py>(
 impl PySemLock {
     #[inline]
     pub(crate) fn gate(&self) -> PyResult<&Gate> {
-        self.gate.get().ok_or_else(|| not_made("SemLock"))
+        self.gate.made("SemLock.__init__()")
     }
 
     fn set(&self, gate: Gate) -> PyResult<()> {
-        self.gate.set(gate).map_err(|_| PyRuntimeError::new_err("it is in use already"))
+        self.gate.fill(gate, "it")
     }
 
-    fn make(&self, kind: i32, value: i32, maxvalue: i32) -> EngineResult<()> {
+    pub(super) fn make(&self, kind: i32, value: i32, maxvalue: i32) -> EngineResult<()> {
         let (Ok(value), Ok(maximum)) = (value.try_into(), maxvalue.try_into()) else {
             // What the system says to the original.
             return Err(PyOSError::new_err((EINVAL, "Invalid argument")).into());
@@ -163,7 +55,7 @@ impl PySemLock {
         Ok(self.set(Gate::new(kind, value, maximum)?)?)
     }
 
-    fn make_lock(&self, kind: i32, on_owner_death: &str) -> EngineResult<()> {
+    pub(super) fn make_lock(&self, kind: i32, on_owner_death: &str) -> EngineResult<()> {
         let raises = match on_owner_death {
             "warn" => false,
             "raise" => true,
@@ -229,7 +121,9 @@ impl PySemLock {
     }
 
     /// What the representation says: who holds it, and how often that one took it.
-    fn owner<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    pub(super) fn owner<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         static OWNER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         helper(slf.py(), "_owner", &OWNER)?.call1((slf,))?.extract()
     }
@@ -275,12 +169,7 @@ impl PySemLock {
 
     fn __getstate__(slf: &Bound<'_, Self>) -> EngineResult<(i32, u64, bool)> {
         let gate = slf.get().gate()?;
-        let noted = match gate {
-            Gate::Lock(lock) => lock.note(),
-            Gate::RLock(lock) => lock.note(),
-            Gate::Semaphore(semaphore) => semaphore.note(),
-        };
-        let noted = noted.map_err(|error| not_packed(slf, error))?;
+        let noted = packed(slf, gate.note())?;
         Ok((gate.kind(), noted, slf.get().raises.load(Ordering::Relaxed)))
     }
 
@@ -348,7 +237,7 @@ impl PySemLock {
     }
 
     /// Return how often it can be taken before somebody has to wait.
-    fn _get_value(&self) -> PyResult<u32> {
+    pub(super) fn _get_value(&self) -> PyResult<u32> {
         Ok(self.gate()?.value())
     }
 
@@ -385,246 +274,5 @@ impl PySemLock {
     #[getter]
     fn name(&self) -> Option<&str> {
         None
-    }
-}
-
-/// A lock that is held by one thread of one process, and that anybody may release.
-#[pyclass(name = "Lock", module = "procession.synchronize", extends = PySemLock, subclass, frozen)]
-pub(crate) struct PyLock;
-
-#[pymethods]
-impl PyLock {
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn py_new(
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyAny>>,
-    ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(PySemLock::default()).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (*, ctx, on_owner_death="warn"))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        ctx: &Bound<'_, PyAny>,
-        on_owner_death: &str,
-    ) -> EngineResult<()> {
-        let _ = ctx;
-        slf.as_super().get().make_lock(MUTEX, on_owner_death)
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let (owner, _) = PySemLock::owner(slf.as_super())?;
-        Ok(format!("<{}(owner={owner})>", slf.get_type().name()?))
-    }
-
-    /// Take it, and say whether that succeeded.
-    #[pyo3(signature = (block=true, timeout=None))]
-    fn acquire(
-        slf: &Bound<'_, Self>,
-        #[pyo3(from_py_with = truth)] block: bool,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), block, timeout)
-    }
-
-    /// Give it back.
-    fn release(slf: &Bound<'_, Self>) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-
-    fn __enter__(slf: &Bound<'_, Self>) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), true, None)
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /))]
-    fn __exit__(
-        slf: &Bound<'_, Self>,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-}
-
-/// A lock that its holder may take again, and must release as often.
-#[pyclass(name = "RLock", module = "procession.synchronize", extends = PySemLock, subclass, frozen)]
-pub(crate) struct PyRLock;
-
-#[pymethods]
-impl PyRLock {
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn py_new(
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyAny>>,
-    ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(PySemLock::default()).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (*, ctx, on_owner_death="warn"))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        ctx: &Bound<'_, PyAny>,
-        on_owner_death: &str,
-    ) -> EngineResult<()> {
-        let _ = ctx;
-        slf.as_super().get().make_lock(RECURSIVE_MUTEX, on_owner_death)
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let (owner, count) = PySemLock::owner(slf.as_super())?;
-        Ok(format!("<{}({owner}, {count})>", slf.get_type().name()?))
-    }
-
-    /// Take it, and say whether that succeeded.
-    #[pyo3(signature = (block=true, timeout=None))]
-    fn acquire(
-        slf: &Bound<'_, Self>,
-        #[pyo3(from_py_with = truth)] block: bool,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), block, timeout)
-    }
-
-    /// Give it back.
-    fn release(slf: &Bound<'_, Self>) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-
-    fn __enter__(slf: &Bound<'_, Self>) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), true, None)
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /))]
-    fn __exit__(
-        slf: &Bound<'_, Self>,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-}
-
-/// A counter that processes take from and give back to, and wait for while it is zero.
-#[pyclass(name = "Semaphore", module = "procession.synchronize", extends = PySemLock, subclass, frozen)]
-pub(crate) struct PySemaphore;
-
-#[pymethods]
-impl PySemaphore {
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn py_new(
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyAny>>,
-    ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(PySemLock::default()).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (value=1, *, ctx))]
-    fn __init__(slf: &Bound<'_, Self>, value: i32, ctx: &Bound<'_, PyAny>) -> EngineResult<()> {
-        let _ = ctx;
-        slf.as_super().get().make(SEMAPHORE, value, i32::MAX)
-    }
-
-    /// Return the value at this moment.
-    fn get_value(slf: &Bound<'_, Self>) -> PyResult<u32> {
-        slf.as_super().get()._get_value()
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let value = slf.as_super().get()._get_value()?;
-        Ok(format!("<{}(value={value})>", slf.get_type().name()?))
-    }
-
-    /// Take it, and say whether that succeeded.
-    #[pyo3(signature = (block=true, timeout=None))]
-    fn acquire(
-        slf: &Bound<'_, Self>,
-        #[pyo3(from_py_with = truth)] block: bool,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), block, timeout)
-    }
-
-    /// Give it back.
-    fn release(slf: &Bound<'_, Self>) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-
-    fn __enter__(slf: &Bound<'_, Self>) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super(), true, None)
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /))]
-    fn __exit__(
-        slf: &Bound<'_, Self>,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<()> {
-        slf.as_super().get().free()
-    }
-}
-
-/// A semaphore whose value cannot exceed what it was at first.
-#[pyclass(
-    name = "BoundedSemaphore", module = "procession.synchronize", extends = PySemaphore, subclass, frozen
-)]
-pub(crate) struct PyBoundedSemaphore;
-
-#[pymethods]
-impl PyBoundedSemaphore {
-    #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn py_new(
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyAny>>,
-    ) -> PyClassInitializer<Self> {
-        let base = PyClassInitializer::from(PySemLock::default());
-        base.add_subclass(PySemaphore).add_subclass(Self)
-    }
-
-    #[pyo3(signature = (value=1, *, ctx))]
-    fn __init__(slf: &Bound<'_, Self>, value: i32, ctx: &Bound<'_, PyAny>) -> EngineResult<()> {
-        let _ = ctx;
-        slf.as_super().as_super().get().make(SEMAPHORE, value, value)
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let gate = slf.as_super().as_super().get().gate()?;
-        let (value, maximum) = (gate.value(), gate.maximum());
-        Ok(format!("<{}(value={value}, maxvalue={maximum})>", slf.get_type().name()?))
-    }
-
-    /// Take it, and say whether that succeeded.
-    #[pyo3(signature = (block=true, timeout=None))]
-    fn acquire(
-        slf: &Bound<'_, Self>,
-        #[pyo3(from_py_with = truth)] block: bool,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super().as_super(), block, timeout)
-    }
-
-    /// Give it back.
-    fn release(slf: &Bound<'_, Self>) -> EngineResult<()> {
-        slf.as_super().as_super().get().free()
-    }
-
-    fn __enter__(slf: &Bound<'_, Self>) -> EngineResult<bool> {
-        PySemLock::take(slf.as_super().as_super(), true, None)
-    }
-
-    #[pyo3(signature = (_type=None, _value=None, _traceback=None, /))]
-    fn __exit__(
-        slf: &Bound<'_, Self>,
-        _type: Option<&Bound<'_, PyAny>>,
-        _value: Option<&Bound<'_, PyAny>>,
-        _traceback: Option<&Bound<'_, PyAny>>,
-    ) -> EngineResult<()> {
-        slf.as_super().as_super().get().free()
     }
 }

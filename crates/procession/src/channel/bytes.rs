@@ -3,15 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
 use crate::channel::state::{ClaimWord, MOST_RECORDS, Position, QueueState};
 use crate::channel::watch::{Locked, Readiness};
 use crate::error::WaitError;
 use crate::primitive::Ordering;
-use crate::shm::{Arena, ArenaError, Handle, Pins, RobustLock, Shared, Taken};
+use crate::shm::{Arena, ArenaError, Handle, Pins, RobustLock, Shared, Taken, shared_handle};
 use crate::sync::spin::SpinBudget;
 
 /// How long a call that must not block waits for the short critical section of another process
@@ -82,25 +80,6 @@ impl ByteQueue {
         };
         let tally = Handle::from_raw(state.settings.tally.load(Ordering::Acquire));
         Self { state, tally, local: Arc::new(local) }
-    }
-
-    /// The queue that `raw`, a number from [`note`](Self::note), stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when there is no such queue any more.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Shared::open(Handle::from_raw(raw)).map(Self::with)
-    }
-
-    /// The number that stands for the queue in the data which [`pack`](crate::shm::pack) is
-    /// packing on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
     }
 
     /// Puts a message in; returns when it is in shared memory.
@@ -375,11 +354,6 @@ impl ByteQueue {
     pub(super) fn blocks(&self) -> usize {
         Arena::current().map_or(0, |arena| arena.children_of(self.state.handle()).len())
     }
-
-    /// Whether two handles are of the same queue.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.state.handle() == other.state.handle()
-    }
 }
 
 /// The two ends.
@@ -503,14 +477,6 @@ impl ByteQueue {
     }
 }
 
-impl Serialize for ByteQueue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.state.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteQueue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Shared::deserialize(deserializer).map(Self::with)
-    }
-}
+shared_handle!(
+    ByteQueue, "queue", [state], |state| Ok(Self::with(state)); open, note, is_same, serde
+);

@@ -1,20 +1,19 @@
 //! The queue of typed values.
 
-use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::channel::bytes::ByteQueue;
 use crate::channel::connection;
 use crate::channel::error::{GetError, PutError};
 use crate::channel::message::Message;
 use crate::channel::watch::Readiness;
-use crate::shm::{ArenaError, Pins, pack};
+use crate::shm::{ArenaError, Pins, pack, typed_handle};
 
 /// Values whose serialized form is longer are serialized once more, on the heap.
 const ON_STACK: usize = 96;
@@ -262,26 +261,4 @@ fn decode<T: DeserializeOwned>(message: &Message) -> Result<T, GetError> {
         .map_err(|error| GetError::Deserialize(connection::text_of_postcard(&error)))
 }
 
-impl<T> Clone for Queue<T> {
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), values: PhantomData }
-    }
-}
-
-impl<T> fmt::Debug for Queue<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Queue").field(&self.bytes).finish()
-    }
-}
-
-impl<T> Serialize for Queue<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes.serialize(serializer)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Queue<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { bytes: ByteQueue::deserialize(deserializer)?, values: PhantomData })
-    }
-}
+typed_handle!(Queue<T>, bytes: ByteQueue, values);

@@ -3,15 +3,11 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::time::Instant;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::collection::dict::{arena, free_others};
+use crate::collection::handle::{free_others, shared_container};
 use crate::collection::item::{self, Content, Item};
 use crate::collection::state::ListState;
 use crate::collection::vector::Vector;
-use crate::error::WaitError;
 use crate::primitive::Ordering;
 use crate::shm::{Arena, ArenaError, Handle, Shared, Taken};
 
@@ -46,74 +42,9 @@ impl ByteList {
     pub fn new() -> Result<Self, ArenaError> {
         Shared::new(|_: &ListState| ()).map(|state| Self { state })
     }
-
-    /// The list that `raw`, a number from [`note`](Self::note), stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when there is no such list any more.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Shared::open(Handle::from_raw(raw)).map(|state| Self { state })
-    }
-
-    /// The number that stands for the list in the data which [`pack`](crate::shm::pack) is packing
-    /// on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
-    }
-
-    /// The number by which every process of the tree knows the list. It keeps nothing alive.
-    pub fn id(&self) -> u64 {
-        self.state.handle().raw()
-    }
-
-    /// Blocks until this process alone uses the list. Signals do not end the wait.
-    ///
-    /// Others wait as long as the guard lives; a thread that has one must not ask for another.
-    pub fn lock(&self) -> ListGuard<'_> {
-        let arena = arena();
-        ListGuard::new(self, arena, self.state.lock.lock(arena))
-    }
-
-    /// Locks the list if nobody has it locked.
-    pub fn try_lock(&self) -> Option<ListGuard<'_>> {
-        let arena = arena();
-        self.state.lock.lock_now(arena).map(|taken| ListGuard::new(self, arena, taken))
-    }
-
-    /// Blocks until the list is locked, until `deadline`; `None` means for ever.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError::TimedOut`] at the deadline, [`WaitError::Interrupted`] when a signal handler has
-    /// run while it waited.
-    pub fn lock_until(&self, deadline: Option<Instant>) -> Result<ListGuard<'_>, WaitError> {
-        let arena = arena();
-        let taken = self.state.lock.lock_until(arena, deadline)?;
-        Ok(ListGuard::new(self, arena, taken))
-    }
-
-    /// Whether two handles are of the same list.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.state.handle() == other.state.handle()
-    }
 }
 
-impl Serialize for ByteList {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.state.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Shared::deserialize(deserializer).map(|state| Self { state })
-    }
-}
+shared_container!(ByteList, ListGuard, "list");
 
 /// One element of what a list is to become.
 #[derive(Debug)]

@@ -68,6 +68,7 @@
 
 mod dict;
 mod error;
+mod handle;
 mod item;
 mod list;
 mod state;
@@ -78,7 +79,8 @@ mod typed_dict;
 mod typed_list;
 mod vector;
 
-pub use dict::{ByteDict, Change, DictGuard, Key, NewKey, StoredKey};
+pub use dict::key::{Change, Key, NewKey, StoredKey};
+pub use dict::{ByteDict, DictGuard};
 pub use error::CollectionError;
 pub use item::{Content, Item};
 pub use list::{ByteList, Element, ListGuard};

@@ -1,16 +1,16 @@
 //! The dict of typed values.
 
 use std::borrow::Borrow;
-use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::collection::dict::{ByteDict, Change, Key, NewKey, StoredKey};
+use crate::collection::dict::ByteDict;
+use crate::collection::dict::key::{Change, Key, NewKey, StoredKey};
 use crate::collection::error::CollectionError;
 use crate::collection::item::{Content, Item};
-use crate::shm::{Pins, pack};
+use crate::shm::{Pins, pack, typed_handle};
 
 /// A dictionary of values of type `V` under keys of type `K`, for any process of the tree.
 ///
@@ -230,30 +230,4 @@ fn bytes_of(key: Key<'_>) -> &[u8] {
     }
 }
 
-impl<K, V> Clone for Dict<K, V> {
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), keys: PhantomData, values: PhantomData }
-    }
-}
-
-impl<K, V> fmt::Debug for Dict<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Dict").field(&self.bytes).finish()
-    }
-}
-
-impl<K, V> Serialize for Dict<K, V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes.serialize(serializer)
-    }
-}
-
-impl<'de, K, V> Deserialize<'de> for Dict<K, V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self {
-            bytes: ByteDict::deserialize(deserializer)?,
-            keys: PhantomData,
-            values: PhantomData,
-        })
-    }
-}
+typed_handle!(Dict<K, V>, bytes: ByteDict, keys, values);

@@ -1,15 +1,15 @@
 //! The list of typed values.
 
-use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::collection::error::CollectionError;
 use crate::collection::item::Content;
 use crate::collection::list::{ByteList, Element};
 use crate::collection::typed_dict::{read, stored};
+use crate::shm::typed_handle;
 
 /// A list of values of type `T`, for any process of the tree.
 ///
@@ -173,26 +173,4 @@ fn value_of<T: DeserializeOwned>(content: Option<Content>) -> Result<Option<T>, 
     content.map(|content| read(&content)).transpose()
 }
 
-impl<T> Clone for List<T> {
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), values: PhantomData }
-    }
-}
-
-impl<T> fmt::Debug for List<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("List").field(&self.bytes).finish()
-    }
-}
-
-impl<T> Serialize for List<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes.serialize(serializer)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { bytes: ByteList::deserialize(deserializer)?, values: PhantomData })
-    }
-}
+typed_handle!(List<T>, bytes: ByteList, values);

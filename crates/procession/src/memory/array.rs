@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::memory::error::{LockResult, OwnerDied};
-use crate::shm::{ArenaError, Guarded, GuardedBytes};
+use crate::shm::{ArenaError, Guarded, GuardedBytes, typed_handle};
 
 /// Values of a plain type next to each other in shared memory, behind one lock.
 ///
@@ -104,24 +104,7 @@ impl<T: Pod> Array<T> {
     }
 }
 
-impl<T> Clone for Array<T> {
-    /// Another handle to the same array.
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), values: PhantomData }
-    }
-}
-
-impl<T> fmt::Debug for Array<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Array").field(&self.bytes).finish()
-    }
-}
-
-impl<T> Serialize for Array<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes.serialize(serializer)
-    }
-}
+typed_handle!(Array<T>, bytes, values);
 
 impl<'de, T: Pod> Deserialize<'de> for Array<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::memory::error::{LockResult, OwnerDied};
-use crate::shm::{ArenaError, Guarded, GuardedBytes};
+use crate::shm::{ArenaError, Guarded, GuardedBytes, typed_handle};
 
 /// A value of a plain type in shared memory, behind a lock.
 ///
@@ -108,24 +108,7 @@ impl<T: Pod> Value<T> {
     }
 }
 
-impl<T> Clone for Value<T> {
-    /// Another handle to the same value.
-    fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), values: PhantomData }
-    }
-}
-
-impl<T> fmt::Debug for Value<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Value").field(&self.bytes).finish()
-    }
-}
-
-impl<T> Serialize for Value<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.bytes.serialize(serializer)
-    }
-}
+typed_handle!(Value<T>, bytes, values);
 
 impl<'de, T: Pod> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

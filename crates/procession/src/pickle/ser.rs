@@ -195,57 +195,30 @@ impl Items {
     }
 }
 
-impl ser::SerializeSeq for Items {
-    type Ok = Value;
-    type Error = Error;
+/// Serde has a trait for each kind of sequence, with the same two methods.
+macro_rules! sequences {
+    ($($kind:ident by $method:ident),+) => {$(
+        impl ser::$kind for Items {
+            type Ok = Value;
+            type Error = Error;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.add(value)
-    }
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+                self.add(value)
+            }
 
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
+            fn end(self) -> Result<Value, Error> {
+                Ok(self.finish())
+            }
+        }
+    )+};
 }
 
-impl ser::SerializeTuple for Items {
-    type Ok = Value;
-    type Error = Error;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.add(value)
-    }
-
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
-}
-
-impl ser::SerializeTupleStruct for Items {
-    type Ok = Value;
-    type Error = Error;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.add(value)
-    }
-
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
-}
-
-impl ser::SerializeTupleVariant for Items {
-    type Ok = Value;
-    type Error = Error;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.add(value)
-    }
-
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
-}
+sequences!(
+    SerializeSeq by serialize_element,
+    SerializeTuple by serialize_element,
+    SerializeTupleStruct by serialize_field,
+    SerializeTupleVariant by serialize_field
+);
 
 /// A dictionary in the making.
 #[derive(Debug)]
@@ -292,36 +265,26 @@ impl ser::SerializeMap for Pairs {
     }
 }
 
-impl ser::SerializeStruct for Pairs {
-    type Ok = Value;
-    type Error = Error;
+/// Likewise for what has names.
+macro_rules! structures {
+    ($($kind:ident),+) => {$(
+        impl ser::$kind for Pairs {
+            type Ok = Value;
+            type Error = Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), Error> {
-        self.add(key, value)
-    }
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), Error> {
+                self.add(key, value)
+            }
 
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
+            fn end(self) -> Result<Value, Error> {
+                Ok(self.finish())
+            }
+        }
+    )+};
 }
 
-impl ser::SerializeStructVariant for Pairs {
-    type Ok = Value;
-    type Error = Error;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), Error> {
-        self.add(key, value)
-    }
-
-    fn end(self) -> Result<Value, Error> {
-        Ok(self.finish())
-    }
-}
+structures!(SerializeStruct, SerializeStructVariant);

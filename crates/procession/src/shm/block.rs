@@ -17,15 +17,14 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::primitive::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::shm::arena::Arena;
 use crate::shm::error::ArenaError;
+use crate::shm::handle::shared_handle;
 use crate::shm::memory::ShmSafe;
 use crate::shm::robust::{RobustLock, Taken};
 use crate::shm::shared::Shared;
-use crate::shm::word::{Handle, Member};
+use crate::shm::word::Member;
 
 /// A number of one, two, four or eight bytes, which a [`Block`] is read and written by.
 pub trait Word: sealed::Word {}
@@ -163,25 +162,6 @@ impl Block {
         Ok(Self { shared, data, len })
     }
 
-    /// The block that `raw`, a number from [`note`](Self::note), stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when there is no such block any more.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Self::with(Shared::open(Handle::from_raw(raw))?)
-    }
-
-    /// The number that stands for the block in the data which [`pack`](crate::shm::pack) is
-    /// packing on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.shared.pack().map(Handle::raw)
-    }
-
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -224,6 +204,8 @@ impl Block {
             .then(|| unsafe { self.data.as_ptr().add(offset) })
     }
 }
+
+shared_handle!(Block, "block", [shared], Self::with; open, note);
 
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -299,17 +281,7 @@ impl fmt::Debug for Guarded {
     }
 }
 
-impl Serialize for Guarded {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.shared.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Guarded {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::with(Shared::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
+shared_handle!(Guarded, "bytes", [shared], Self::with; serde);
 
 /// Guarded bytes, while their lock is held.
 pub(crate) struct GuardedBytes<'a> {

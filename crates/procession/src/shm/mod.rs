@@ -9,6 +9,7 @@
 //! | `refs`    | reference counts and ledgers                                               |
 //! | `parcel`  | bytes together with the objects they name                                  |
 //! | `shared`  | typed handles to objects                                                   |
+//! | `handle`  | what the public handles have in common                                     |
 //! | `robust`  | a lock that survives its holder                                            |
 //! | `block`   | plain bytes, by themselves and behind a lock                               |
 //! | `names`   | memory with a name in the system: who unlinks it                           |
@@ -22,6 +23,7 @@
 mod arena;
 mod block;
 mod error;
+mod handle;
 mod layout;
 mod limit;
 mod members;
@@ -41,6 +43,7 @@ pub use arena::{Arena, ArenaStats};
 pub use block::{Block, Word};
 pub(crate) use block::{Guarded, GuardedBytes};
 pub use error::ArenaError;
+pub(crate) use handle::{shared_handle, typed_handle};
 #[cfg(all(test, not(loom)))]
 pub(crate) use members::NOBODY;
 pub(crate) use members::OWNED;

@@ -28,11 +28,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::shm::{ArenaError, Handle, Shared, ShmSafe};
+use crate::shm::{ArenaError, Shared, ShmSafe, shared_handle};
 use crate::sync::event_count::EventCount;
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::deadline_after;
@@ -61,11 +59,9 @@ const TIME: u32 = 2;
 /// assert!(!event.is_set());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct Event {
     state: Shared<EventState>,
-    #[serde(skip)]
     spin: SpinBudget,
 }
 
@@ -77,25 +73,6 @@ impl Event {
     /// Any [`ArenaError`] that keeps a few bytes of shared memory from being allocated.
     pub fn new() -> Result<Self, ArenaError> {
         Ok(Self { state: Shared::new(|_| ())?, spin: SpinBudget::new() })
-    }
-
-    /// Opens the event that `raw`, which [`note`](Self::note) gave, stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when it is gone.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Ok(Self { state: Shared::open(Handle::from_raw(raw))?, spin: SpinBudget::new() })
-    }
-
-    /// The number that stands for the event in the data which [`pack`](crate::shm::pack) is packing
-    /// on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
     }
 
     /// Sets the flag and wakes all who wait for it; without a system call if nobody does.
@@ -139,6 +116,10 @@ impl Event {
         self.wait(deadline_after(timeout))
     }
 }
+
+shared_handle!(
+    Event, "event", [state], |state| Ok(Self { state, spin: SpinBudget::new() }); open, note, serde
+);
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

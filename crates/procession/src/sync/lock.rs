@@ -41,20 +41,16 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::WaitError;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::shm::{ArenaError, Handle, Member, OWNED, Shared, ShmSafe};
+use crate::primitive::{AtomicU64, Ordering};
+use crate::shm::{ArenaError, Member, OWNED, Shared, ShmSafe, shared_handle};
+use crate::sync::grip::{Grip, Takeable};
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::{Gate, Waiters, deadline_after};
 use crate::sync::who::{MEMBER, SPARE, Who, arena};
 
 /// Set while a waiter wants the lock handed on to it.
 const CLAIMED: u64 = SPARE;
-
-/// Looking whether a process lives reads a file of `/proc`, too much for every failed try.
-const TRIES_PER_LOOK: u32 = 64;
 
 /// An exclusive lock between the processes of a tree, and between their threads.
 ///
@@ -78,15 +74,9 @@ const TRIES_PER_LOOK: u32 = 64;
 /// assert!(lock.try_acquire().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct Lock {
-    state: Shared<LockState>,
-    #[serde(skip)]
-    spin: SpinBudget,
-    /// Failed tries of this process; every [`TRIES_PER_LOOK`]th looks after the owner.
-    #[serde(skip)]
-    failed_tries: AtomicU32,
+    grip: Grip<LockState>,
 }
 
 /// How a lock was taken.
@@ -128,30 +118,7 @@ impl Lock {
     ///
     /// Any [`ArenaError`] that keeps a few bytes of shared memory from being allocated.
     pub fn new() -> Result<Self, ArenaError> {
-        Ok(Self::over(Shared::new(|_| ())?))
-    }
-
-    fn over(state: Shared<LockState>) -> Self {
-        Self { state, spin: SpinBudget::new(), failed_tries: AtomicU32::new(0) }
-    }
-
-    /// Opens the lock that `raw`, which [`note`](Self::note) gave, stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when it is gone.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Shared::open(Handle::from_raw(raw)).map(Self::over)
-    }
-
-    /// The number that stands for the lock in the data which [`pack`](crate::shm::pack) is packing
-    /// on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
+        Ok(Self { grip: Grip::of(Shared::new(|_| ())?) })
     }
 
     /// Blocks until the lock is held by this process, or `deadline` has passed.
@@ -181,19 +148,7 @@ impl Lock {
     /// ```
     #[inline]
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        let who = Who::here();
-        if self.state.take(who) {
-            return Ok(LockOutcome::Acquired);
-        }
-        self.wait(who, deadline)
-    }
-
-    #[cold]
-    fn wait(&self, who: Who, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        if deadline.is_some_and(|at| at <= Instant::now()) {
-            return self.try_acquire().ok_or(WaitError::TimedOut);
-        }
-        self.state.wait(who, &self.spin, deadline, |owner| arena().was_killed(owner))
+        self.grip.acquire(deadline)
     }
 
     /// Blocks as [`acquire`](Self::acquire) does, for `timeout` at most.
@@ -211,21 +166,7 @@ impl Lock {
     /// program that tries again and again gets past a killed owner.
     #[inline]
     pub fn try_acquire(&self) -> Option<LockOutcome> {
-        let who = Who::here();
-        if self.state.take(who) {
-            Some(LockOutcome::Acquired)
-        } else {
-            self.look_after_failure(who)
-        }
-    }
-
-    #[cold]
-    fn look_after_failure(&self, who: Who) -> Option<LockOutcome> {
-        let tries = self.failed_tries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if !tries.is_multiple_of(TRIES_PER_LOOK) {
-            return None;
-        }
-        self.state.take_past_the_dead(who, |owner| arena().was_killed(owner))
+        self.grip.try_acquire()
     }
 
     /// Frees the lock and wakes one waiter. Whoever calls this need not be who took the lock.
@@ -245,17 +186,17 @@ impl Lock {
     /// ```
     #[inline]
     pub fn release(&self) -> Result<(), LockError> {
-        self.state.release()
+        self.grip.state.release()
     }
 
     /// The process that took the lock; `None` if it is free, or if that process has ended.
     pub fn owner(&self) -> Option<Member> {
-        self.state.owner()
+        self.grip.state.owner()
     }
 
     /// Whether somebody holds the lock at this moment.
     pub fn is_held(&self) -> bool {
-        self.state.is_held()
+        self.grip.state.is_held()
     }
 
     /// Who holds the lock at this moment.
@@ -272,16 +213,13 @@ impl Lock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn holder(&self) -> Holder {
-        self.state.holder(Who::here())
+        self.grip.state.holder(Who::here())
     }
 }
 
-impl Clone for Lock {
-    /// Another handle to the same lock.
-    fn clone(&self) -> Self {
-        Self { spin: self.spin.clone(), ..Self::over(self.state.clone()) }
-    }
-}
+shared_handle!(
+    Lock, "lock", [grip.state], |state| Ok(Self { grip: Grip::of(state) }); open, note, serde
+);
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,18 +257,46 @@ unsafe impl ShmSafe for LockState {
     const TAG: u32 = OWNED;
 }
 
+impl Takeable for LockState {
+    /// Takes the lock if it is free and nobody claims it.
+    #[inline]
+    fn take(&self, who: Who) -> bool {
+        // Looking first spares the holder's cache line while the lock is held.
+        self.word.load(Ordering::SeqCst) == 0 && self.replace(0, who).is_ok()
+    }
+
+    fn wait(
+        &self,
+        who: Who,
+        spin: &SpinBudget,
+        deadline: Option<Instant>,
+        is_lost: impl Fn(Member) -> bool,
+    ) -> Result<LockOutcome, WaitError> {
+        self.waiters.wait(spin, deadline, &Turn { lock: self, who, is_lost })
+    }
+
+    fn take_past_the_dead(
+        &self,
+        who: Who,
+        is_lost: impl Fn(Member) -> bool,
+    ) -> Option<LockOutcome> {
+        // Claimed, and whoever claims it may be dead.
+        if self.word.load(Ordering::SeqCst) == CLAIMED && self.replace(CLAIMED, who).is_ok() {
+            return Some(LockOutcome::Acquired);
+        }
+        self.take_over(who, is_lost).map(LockOutcome::OwnerDied)
+    }
+
+    fn is_lost(owner: Member) -> bool {
+        arena().was_killed(owner)
+    }
+}
+
 impl LockState {
     /// Makes a free lock outside an arena.
     #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self { word: AtomicU64::new(0), waiters: Waiters::new() }
-    }
-
-    /// Takes the lock if it is free and nobody claims it.
-    #[inline]
-    pub(crate) fn take(&self, who: Who) -> bool {
-        // Looking first spares the holder's cache line while the lock is held.
-        self.word.load(Ordering::SeqCst) == 0 && self.replace(0, who).is_ok()
     }
 
     /// Takes the lock if it is free, claims it if it is not.
@@ -354,30 +320,6 @@ impl LockState {
         if self.word.fetch_and(!CLAIMED, Ordering::SeqCst) & MEMBER == 0 {
             self.waiters.notify_one();
         }
-    }
-
-    /// Blocks until the lock is taken. `is_lost` says of an owner that it will never release it.
-    pub(crate) fn wait(
-        &self,
-        who: Who,
-        spin: &SpinBudget,
-        deadline: Option<Instant>,
-        is_lost: impl Fn(Member) -> bool,
-    ) -> Result<LockOutcome, WaitError> {
-        self.waiters.wait(spin, deadline, &Turn { lock: self, who, is_lost })
-    }
-
-    /// Takes the lock if it is free, claimed or not, or if its owner will never release it.
-    pub(crate) fn take_past_the_dead(
-        &self,
-        who: Who,
-        is_lost: impl Fn(Member) -> bool,
-    ) -> Option<LockOutcome> {
-        // Claimed, and whoever claims it may be dead.
-        if self.word.load(Ordering::SeqCst) == CLAIMED && self.replace(CLAIMED, who).is_ok() {
-            return Some(LockOutcome::Acquired);
-        }
-        self.take_over(who, is_lost).map(LockOutcome::OwnerDied)
     }
 
     /// Takes the lock from its owner if that process will never release it, and returns it.
@@ -466,333 +408,7 @@ impl<L: Fn(Member) -> bool> Gate for Turn<'_, L> {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
-    use std::thread;
-
-    use super::*;
-
-    fn who(slot: u32) -> Who {
-        Who::new(Member::from_raw(1 << 12 | slot).unwrap(), 1)
-    }
-
-    fn soon() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(5))
-    }
-
-    /// `acquire` of a process that finds the others dead or alive.
-    fn acquire(
-        lock: &LockState,
-        me: Who,
-        deadline: Option<Instant>,
-        others_live: bool,
-    ) -> Result<LockOutcome, WaitError> {
-        let lost = |owner| owner != me.member() && !others_live;
-        lock.wait(me, &SpinBudget::new(), deadline, lost)
-    }
-
-    #[test]
-    fn held_lock_keeps_others_out_and_its_holder_too() {
-        let lock = LockState::new();
-        assert!(lock.take(who(1)));
-        assert!(!lock.take(who(1)), "it is not recursive");
-        for me in [who(1), who(2)] {
-            assert_eq!(acquire(&lock, me, soon(), true), Err(WaitError::TimedOut));
-        }
-        assert_eq!(lock.owner(), Some(who(1).member()));
-        assert_eq!(lock.holder(who(1)), Holder::ThisThread);
-        assert_eq!(lock.holder(Who::new(who(1).member(), 2)), Holder::OtherThread);
-        assert_eq!(lock.holder(who(2)), Holder::OtherProcess);
-    }
-
-    #[test]
-    fn releasing_a_free_lock_is_an_error_and_leaves_it_free() {
-        let lock = LockState::new();
-        assert_eq!(lock.release(), Err(LockError::NotHeld));
-        assert!(lock.take(who(1)));
-        assert_eq!(lock.release(), Ok(()));
-        assert_eq!(lock.release(), Err(LockError::NotHeld));
-        assert_eq!(lock.holder(who(1)), Holder::Nobody);
-    }
-
-    #[test]
-    fn lock_of_a_dead_owner_is_taken_over_once() {
-        let lock = LockState::new();
-        assert!(lock.take(who(1)));
-        let died = LockOutcome::OwnerDied(who(1).member());
-        assert_eq!(acquire(&lock, who(2), None, false), Ok(died));
-        assert_eq!(lock.owner(), Some(who(2).member()));
-        assert_eq!(acquire(&lock, who(3), soon(), true), Err(WaitError::TimedOut));
-    }
-
-    #[test]
-    fn death_during_the_wait_is_noticed() {
-        let shared = Arc::new((LockState::new(), AtomicBool::new(false)));
-        assert!(shared.0.take(who(1)));
-        let waiting = shared.clone();
-        let waiter = thread::spawn(move || {
-            let lost = |_| waiting.1.load(Ordering::SeqCst);
-            waiting.0.wait(who(2), &SpinBudget::new(), None, lost)
-        });
-        shared.1.store(true, Ordering::SeqCst);
-        let died = LockOutcome::OwnerDied(who(1).member());
-        assert_eq!(waiter.join().unwrap(), Ok(died));
-    }
-
-    #[test]
-    fn claimed_lock_is_for_those_who_waited_and_nobody_else() {
-        let lock = LockState::new();
-        assert!(lock.take(who(1)));
-        assert!(!lock.take_or_claim(who(2)));
-        lock.release().unwrap();
-        assert!(!lock.is_held());
-        assert!(!lock.take(who(1)), "it is claimed");
-        assert_eq!(lock.release(), Err(LockError::NotHeld));
-        assert!(lock.take_or_claim(who(3)), "the claim is of all that waited for long");
-        lock.release().unwrap();
-        assert!(lock.take(who(1)), "the claim went with the one who entered");
-    }
-
-    #[test]
-    fn claim_of_the_dead_holds_nobody_up() {
-        let lock = LockState::new();
-        assert!(lock.take(who(1)));
-        assert!(!lock.take_or_claim(who(2)));
-        lock.release().unwrap();
-        // Of the claimant nothing is heard any more.
-        assert_eq!(acquire(&lock, who(3), None, true), Ok(LockOutcome::Acquired));
-    }
-
-    #[test]
-    fn claim_goes_with_a_waiter_that_gives_up() {
-        let lock = LockState::new();
-        assert!(lock.take(who(1)));
-        let later = Some(Instant::now() + Duration::from_millis(10));
-        assert_eq!(acquire(&lock, who(2), later, true), Err(WaitError::TimedOut));
-        lock.release().unwrap();
-        assert!(lock.take(who(3)), "it is still claimed");
-    }
-
-    #[test]
-    fn repeated_tries_get_past_a_dead_owner() {
-        let lock = Lock::new().unwrap();
-        // No slot of this test's arena has come this far.
-        let dead = Member::from_raw(1 << 30 | 4000).unwrap();
-        assert!(lock.state.take(Who::new(dead, 1)));
-        let outcome = (0..TRIES_PER_LOOK).find_map(|_| lock.try_acquire());
-        assert_eq!(outcome, Some(LockOutcome::OwnerDied(dead)));
-    }
-
-    #[test]
-    fn clones_are_one_lock() {
-        let lock = Lock::new().unwrap();
-        let same = lock.clone();
-        assert_eq!(lock.acquire(None), Ok(LockOutcome::Acquired));
-        assert_eq!(same.acquire_for(Duration::ZERO), Err(WaitError::TimedOut));
-        assert_eq!(same.release(), Ok(()), "anybody may release");
-        assert!(!lock.is_held());
-    }
-
-    #[test]
-    fn threads_exclude_each_other() {
-        const ROUNDS: u32 = 20_000;
-        let lock = Lock::new().unwrap();
-        // Two halves that only a holder may see differ.
-        let halves = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let (lock, halves) = (lock.clone(), halves.clone());
-                thread::spawn(move || {
-                    for _ in 0..ROUNDS {
-                        let _: LockOutcome = lock.acquire(None).unwrap();
-                        let [a, b] = halves.each_ref().map(|half| half.load(Ordering::Relaxed));
-                        assert_eq!(a, b, "two hold the lock");
-                        halves[0].store(a + 1, Ordering::Relaxed);
-                        halves[1].store(b + 1, Ordering::Relaxed);
-                        lock.release().unwrap();
-                    }
-                })
-            })
-            .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(halves[1].load(Ordering::Relaxed), 4 * ROUNDS);
-    }
-}
+mod tests;
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    // Not loom's: dropping one while a planted fault unwinds would abort the test.
-    use std::sync::Arc;
-
-    use loom::cell::UnsafeCell;
-    use loom::thread;
-
-    use super::*;
-    use crate::slice::Pace;
-
-    fn who(slot: u32) -> Who {
-        Who::new(Member::from_raw(1 << 12 | slot).unwrap(), 1)
-    }
-
-    fn acquire(lock: &LockState, me: Who) {
-        lock.wait(me, &SpinBudget::new(), None, |_| false).unwrap();
-    }
-
-    /// As a waiter that has waited for long.
-    fn acquire_by_claim(lock: &LockState, me: Who) {
-        let turn = Turn { lock, who: me, is_lost: |_| false };
-        lock.waiters
-            .wait_patiently(&SpinBudget::new(), None, Pace::new(Duration::from_secs(3600)), &turn)
-            .unwrap();
-    }
-
-    fn release(lock: &LockState) {
-        lock.release().unwrap();
-    }
-
-    struct Guarded {
-        lock: LockState,
-        value: UnsafeCell<u32>,
-    }
-
-    // SAFETY: the value is reached only with the lock held; loom reports it if that is not enough.
-    unsafe impl Sync for Guarded {}
-
-    type Acquire = fn(&LockState, Who);
-
-    impl Guarded {
-        fn add_one(&self, me: Who, acquire: Acquire, release: fn(&LockState)) {
-            acquire(&self.lock, me);
-            self.value.with_mut(|value| {
-                // SAFETY: see `Sync`.
-                unsafe { *value += 1 }
-            });
-            release(&self.lock);
-        }
-    }
-
-    /// Processes that each take the lock, add one to what it guards, and release it.
-    fn exclusion(acquires: &'static [Acquire], release: fn(&LockState)) {
-        loom::model(move || {
-            let value = UnsafeCell::new(0);
-            let guarded = Arc::new(Guarded { lock: LockState::new(), value });
-            let others: Vec<_> = (1..)
-                .zip(&acquires[1..])
-                .map(|(slot, acquire)| {
-                    let guarded = guarded.clone();
-                    thread::spawn(move || guarded.add_one(who(slot), *acquire, release))
-                })
-                .collect();
-            guarded.add_one(who(0), acquires[0], release);
-            others.into_iter().for_each(|other| other.join().unwrap());
-            guarded.add_one(who(0), acquires[0], release);
-        });
-    }
-
-    /// Two processes find the lock in the hands of a dead one.
-    fn succession(take_over: fn(&LockState, Who) -> Option<Member>) {
-        loom::model(move || {
-            let lock = Arc::new(LockState::new());
-            assert!(lock.take(who(3)));
-            let other = {
-                let lock = lock.clone();
-                thread::spawn(move || take_over(&lock, who(1)))
-            };
-            let mine = take_over(&lock, who(2));
-            let successors = [mine, other.join().unwrap()];
-            assert_eq!(successors.iter().flatten().count(), 1, "two hold the lock");
-        });
-    }
-
-    fn is_lost(owner: Member) -> bool {
-        owner == who(3).member()
-    }
-
-    #[test]
-    fn two_processes_exclude_each_other() {
-        exclusion(&[acquire, acquire], release);
-    }
-
-    #[test]
-    fn three_processes_exclude_each_other() {
-        exclusion(&[acquire, acquire, acquire], release);
-    }
-
-    #[test]
-    fn claimant_and_others_exclude_each_other_and_all_get_the_lock() {
-        exclusion(&[acquire, acquire_by_claim, acquire], release);
-    }
-
-    #[test]
-    fn claimants_that_give_up_leave_the_lock_to_others() {
-        loom::model(|| {
-            let lock = Arc::new(LockState::new());
-            assert!(lock.take(who(0)));
-            let waiter = {
-                let lock = lock.clone();
-                thread::spawn(move || acquire(&lock, who(1)))
-            };
-            if lock.take_or_claim(who(2)) {
-                unreachable!("it is held");
-            }
-            lock.release().unwrap();
-            lock.unclaim();
-            waiter.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn dead_owner_has_one_successor() {
-        succession(|lock, me| lock.take_over(me, is_lost));
-    }
-
-    // From here on each model has a fault planted, which loom must find: it shows that the
-    // models above could fail.
-
-    fn acquire_in_two_steps(lock: &LockState, me: Who) {
-        let take = || {
-            let free = lock.word.load(Ordering::SeqCst) == 0;
-            free.then(|| lock.word.store(me.raw(), Ordering::SeqCst))
-        };
-        lock.waiters.fresh.wait_until(&SpinBudget::new(), None, take).unwrap();
-    }
-
-    fn release_notifying_first(lock: &LockState) {
-        lock.waiters.notify_one();
-        lock.word.store(0, Ordering::SeqCst);
-    }
-
-    fn release_forgetting_those_who_claim(lock: &LockState) {
-        lock.word.fetch_and(CLAIMED, Ordering::SeqCst);
-        lock.waiters.fresh.notify(1);
-    }
-
-    #[test]
-    #[should_panic(expected = "Causality violation")]
-    fn planted_acquire_in_two_steps_is_found() {
-        exclusion(&[acquire_in_two_steps, acquire_in_two_steps], release);
-    }
-
-    #[test]
-    #[should_panic(expected = "deadlock")]
-    fn planted_notification_before_the_release_is_found() {
-        exclusion(&[acquire, acquire], release_notifying_first);
-    }
-
-    #[test]
-    #[should_panic(expected = "deadlock")]
-    fn planted_release_without_a_word_to_claimants_is_found() {
-        exclusion(&[acquire, acquire_by_claim], release_forgetting_those_who_claim);
-    }
-
-    #[test]
-    #[should_panic(expected = "two hold the lock")]
-    fn planted_unconditional_succession_is_found() {
-        succession(|lock, me| {
-            let owner = lock.owner().filter(|owner| is_lost(*owner))?;
-            lock.word.store(me.raw(), Ordering::SeqCst);
-            Some(owner)
-        });
-    }
-}
+mod loom_tests;

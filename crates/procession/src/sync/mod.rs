@@ -12,6 +12,7 @@ mod barrier;
 mod condition;
 mod event;
 pub(crate) mod event_count;
+mod grip;
 mod lock;
 mod mutex;
 mod rlock;

@@ -32,6 +32,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::WaitError;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::shm::{ArenaError, Member, Shared, ShmSafe};
+use crate::sync::grip::Takeable;
 use crate::sync::lock::{LockOutcome, LockState};
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::deadline_after;

@@ -19,18 +19,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::shm::{ArenaError, Handle, Member, Shared, ShmSafe};
+use crate::shm::{ArenaError, Member, Shared, ShmSafe, shared_handle};
+use crate::sync::grip::{Grip, Takeable};
 use crate::sync::lock::{Holder, LockError, LockOutcome, LockState};
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::deadline_after;
 use crate::sync::who::{Who, arena};
-
-/// Looking whether a process lives reads a file of `/proc`, too much for every failed try.
-const TRIES_PER_LOOK: u32 = 64;
 
 /// An exclusive lock between the processes of a tree, and between their threads, that whoever holds
 /// it may take again.
@@ -56,15 +52,9 @@ const TRIES_PER_LOOK: u32 = 64;
 /// assert!(!lock.is_held());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct RLock {
-    state: Shared<RLockState>,
-    #[serde(skip)]
-    spin: SpinBudget,
-    /// Failed tries of this process; every [`TRIES_PER_LOOK`]th looks after the owner.
-    #[serde(skip)]
-    failed_tries: AtomicU32,
+    grip: Grip<RLockState>,
 }
 
 impl RLock {
@@ -74,30 +64,7 @@ impl RLock {
     ///
     /// Any [`ArenaError`] that keeps a few bytes of shared memory from being allocated.
     pub fn new() -> Result<Self, ArenaError> {
-        Ok(Self::over(Shared::new(|_| ())?))
-    }
-
-    fn over(state: Shared<RLockState>) -> Self {
-        Self { state, spin: SpinBudget::new(), failed_tries: AtomicU32::new(0) }
-    }
-
-    /// Opens the lock that `raw`, which [`note`](Self::note) gave, stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when it is gone.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Shared::open(Handle::from_raw(raw)).map(Self::over)
-    }
-
-    /// The number that stands for the lock in the data which [`pack`](crate::shm::pack) is packing
-    /// on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
+        Ok(Self { grip: Grip::of(Shared::new(|_| ())?) })
     }
 
     /// Blocks until the lock is held by this thread, once more if it holds it already, or `deadline`
@@ -112,19 +79,7 @@ impl RLock {
     ///   held; call again to go on waiting.
     #[inline]
     pub fn acquire(&self, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        let who = Who::here();
-        if self.state.take(who) {
-            return Ok(LockOutcome::Acquired);
-        }
-        self.wait(who, deadline)
-    }
-
-    #[cold]
-    fn wait(&self, who: Who, deadline: Option<Instant>) -> Result<LockOutcome, WaitError> {
-        if deadline.is_some_and(|at| at <= Instant::now()) {
-            return self.try_acquire().ok_or(WaitError::TimedOut);
-        }
-        self.state.wait(who, &self.spin, deadline, |owner| !arena().is_alive(owner))
+        self.grip.acquire(deadline)
     }
 
     /// Blocks as [`acquire`](Self::acquire) does, for `timeout` at most.
@@ -143,21 +98,7 @@ impl RLock {
     /// program that tries again and again gets past a dead owner.
     #[inline]
     pub fn try_acquire(&self) -> Option<LockOutcome> {
-        let who = Who::here();
-        if self.state.take(who) {
-            Some(LockOutcome::Acquired)
-        } else {
-            self.look_after_failure(who)
-        }
-    }
-
-    #[cold]
-    fn look_after_failure(&self, who: Who) -> Option<LockOutcome> {
-        let tries = self.failed_tries.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if !tries.is_multiple_of(TRIES_PER_LOOK) {
-            return None;
-        }
-        self.state.take_past_the_dead(who, |owner| !arena().is_alive(owner))
+        self.grip.try_acquire()
     }
 
     /// Takes back one [`acquire`](Self::acquire), and wakes a waiter if that was the last.
@@ -180,46 +121,43 @@ impl RLock {
     /// ```
     #[inline]
     pub fn release(&self) -> Result<(), LockError> {
-        self.state.release(Who::here())
+        self.grip.state.release(Who::here())
     }
 
     /// How many times the holder has taken the lock; 0 if it is free.
     pub fn depth(&self) -> u32 {
-        if self.is_held() { self.state.depth.load(Ordering::Relaxed) } else { 0 }
+        if self.is_held() { self.grip.state.depth.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// The process that holds the lock; `None` if it is free.
     pub fn owner(&self) -> Option<Member> {
-        self.state.lock.owner()
+        self.grip.state.lock.owner()
     }
 
     /// Whether somebody holds the lock at this moment.
     pub fn is_held(&self) -> bool {
-        self.state.lock.is_held()
+        self.grip.state.lock.is_held()
     }
 
     /// Who holds the lock at this moment.
     pub fn holder(&self) -> Holder {
-        self.state.lock.holder(Who::here())
+        self.grip.state.lock.holder(Who::here())
     }
 
     /// Frees the lock however often it was taken, and returns how often that was.
     pub(crate) fn release_all(&self) -> Result<u32, LockError> {
-        self.state.release_all(Who::here())
+        self.grip.state.release_all(Who::here())
     }
 
     /// Says how often the lock, which this thread has just taken, was taken.
     pub(crate) fn set_depth(&self, depth: u32) {
-        self.state.depth.store(depth, Ordering::Relaxed);
+        self.grip.state.depth.store(depth, Ordering::Relaxed);
     }
 }
 
-impl Clone for RLock {
-    /// Another handle to the same lock.
-    fn clone(&self) -> Self {
-        Self { spin: self.spin.clone(), ..Self::over(self.state.clone()) }
-    }
-}
+shared_handle!(
+    RLock, "lock", [grip.state], |state| Ok(Self { grip: Grip::of(state) }); open, note, serde
+);
 
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,7 +188,7 @@ unsafe impl ShmSafe for RLockState {
     const TAG: u32 = u32::from_le_bytes(*b"rlok");
 }
 
-impl RLockState {
+impl Takeable for RLockState {
     /// Takes the lock if it is free or held by `who`.
     #[inline]
     fn take(&self, who: Who) -> bool {
@@ -288,6 +226,12 @@ impl RLockState {
         Some(outcome)
     }
 
+    fn is_lost(owner: Member) -> bool {
+        !arena().is_alive(owner)
+    }
+}
+
+impl RLockState {
     #[inline]
     fn release(&self, who: Who) -> Result<(), LockError> {
         if !self.lock.is_held_by(who) {
@@ -380,7 +324,7 @@ mod tests {
         let lock = RLock::new().unwrap();
         // No slot of this test's arena has come this far.
         let dead = Member::from_raw(1 << 30 | 4000).unwrap();
-        assert!(lock.state.take(Who::new(dead, 1)) && lock.state.take(Who::new(dead, 1)));
+        assert!(lock.grip.state.take(Who::new(dead, 1)) && lock.grip.state.take(Who::new(dead, 1)));
         assert_eq!(lock.acquire(None), Ok(LockOutcome::OwnerDied(dead)));
         assert_eq!(lock.depth(), 1);
     }

@@ -29,11 +29,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::WaitError;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::shm::{ArenaError, Handle, Shared, ShmSafe};
+use crate::shm::{ArenaError, Shared, ShmSafe, shared_handle};
 use crate::sync::spin::SpinBudget;
 use crate::sync::waiters::{Gate, Waiters, deadline_after};
 
@@ -59,11 +57,9 @@ const CLAIMED: u32 = 1 << 31;
 /// assert_eq!(seats.value(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct Semaphore {
     state: Shared<SemaphoreState>,
-    #[serde(skip)]
     spin: SpinBudget,
 }
 
@@ -121,26 +117,6 @@ impl Semaphore {
         Ok(Self { state, spin: SpinBudget::new() })
     }
 
-    /// Opens the semaphore that `raw`, which [`note`](Self::note) gave, stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when it is gone.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        let state = Shared::open(Handle::from_raw(raw))?;
-        Ok(Self { state, spin: SpinBudget::new() })
-    }
-
-    /// The number that stands for the semaphore in the data which [`pack`](crate::shm::pack) is
-    /// packing on this thread, for serializers that know nothing of serde.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.state.pack().map(Handle::raw)
-    }
-
     /// Blocks until the value is above 0, and takes one from it; or until `deadline` has passed.
     ///
     /// Without a deadline it waits for ever; one in the past means that it does not wait. A
@@ -194,6 +170,11 @@ impl Semaphore {
         self.state.maximum.load(Ordering::Relaxed)
     }
 }
+
+shared_handle!(
+    Semaphore, "semaphore", [state], |state| Ok(Self { state, spin: SpinBudget::new() });
+    open, note, serde
+);
 
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::message::Message;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, futex};
-use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared, ShmSafe};
+use crate::shm::{Arena, ArenaError, Handle, Owner, Pins, Shared, ShmSafe, shared_handle};
 use crate::sync::spin::WakerCpu;
 
 /// From this many bytes in it on, a mailbox has no room.
@@ -106,30 +106,6 @@ impl Mailbox {
         Shared::new(|_: &State| {}).map(Self)
     }
 
-    /// The mailbox that `raw`, a number from [`note`](Self::note), stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::Stale`] when there is no such mailbox any more.
-    pub fn open(raw: u64) -> Result<Self, ArenaError> {
-        Shared::open(Handle::from_raw(raw)).map(Self)
-    }
-
-    /// The number that stands for the mailbox in the data which [`pack`](crate::shm::pack) is
-    /// packing on this thread.
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaError::OutsideTree`] outside of `pack`.
-    pub fn note(&self) -> Result<u64, ArenaError> {
-        self.0.pack().map(Handle::raw)
-    }
-
-    /// The number that tells this mailbox from all others of the tree.
-    pub fn id(&self) -> u64 {
-        self.0.handle().raw()
-    }
-
     /// Whether a long message should be left here, and not be sent through the stream: not if
     /// those that nobody has collected have 64 MiB already, or the stream is read by others.
     pub fn has_room(&self) -> bool {
@@ -200,6 +176,8 @@ impl Mailbox {
         Ok(Message::parcel(parcel))
     }
 }
+
+shared_handle!(Mailbox, "mailbox", [0], |state| Ok(Self(state)); open, note, id);
 
 /// One end's view of the bell of a mailbox.
 #[derive(Debug)]

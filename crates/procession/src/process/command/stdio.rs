@@ -177,25 +177,26 @@ impl From<End> for process::Stdio {
 }
 
 fn input_end(stdio: Stdio) -> Result<(End, Option<PipeWriter>), Failure> {
-    Ok(match stdio {
-        Stdio::Inherit => (End::Inherit, None),
-        Stdio::Null => (End::Null, None),
-        Stdio::Fd(fd) => (End::Fd(fd), None),
-        Stdio::Piped => {
-            let (reader, writer) = pipe()?;
-            (End::Fd(reader.into()), Some(writer))
-        }
-    })
+    end_of(stdio, |reader, writer| (reader.into(), writer))
 }
 
 fn output_end(stdio: Stdio) -> Result<(End, Option<PipeReader>), Failure> {
+    end_of(stdio, |reader, writer| (writer.into(), reader))
+}
+
+/// The command's end, and ours if it is a pipe, whose ends `split` tells from one another.
+fn end_of<P>(
+    stdio: Stdio,
+    split: impl FnOnce(PipeReader, PipeWriter) -> (OwnedFd, P),
+) -> Result<(End, Option<P>), Failure> {
     Ok(match stdio {
         Stdio::Inherit => (End::Inherit, None),
         Stdio::Null => (End::Null, None),
         Stdio::Fd(fd) => (End::Fd(fd), None),
         Stdio::Piped => {
             let (reader, writer) = pipe()?;
-            (End::Fd(writer.into()), Some(reader))
+            let (theirs, ours) = split(reader, writer);
+            (End::Fd(theirs), Some(ours))
         }
     })
 }
