@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import threading
 
-from procession._residents import Condition, Lock, RLock
 from procession._served import CallerGoneError, calling
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
@@ -118,9 +117,10 @@ class Adopted:
         return call
 
     def _recursive_lock(self) -> Any:
-        if isinstance(self.resident, RLock):
+        # Asked of the class: of an object, a function would be a method.
+        if type(self.resident).stands_for is threading.RLock:
             return self.resident.native
-        if isinstance(self.resident, Condition):
+        if type(self.resident).stands_for is threading.Condition:
             return self.resident.native._lock
         return None
 
@@ -137,11 +137,12 @@ class Adopted:
 
     def _client_gone(self, client: int, killed: bool) -> None:
         """Let go of a lock that a killed client has; others may have left it to somebody else."""
-        if not killed or self._holder != client or not isinstance(self.resident, Lock):
+        is_lock = type(self.resident).stands_for is threading.Lock
+        if not killed or self._holder != client or not is_lock:
             return
         self._holder = None
         if self.resident.native._count():
-            self.resident.release()
+            self.resident.method("release")()
 
     def __repr__(self) -> str:
         return repr(self.resident)

@@ -49,6 +49,12 @@ class Launcher:
         return worker._popen._child, worker.name
 
 
+def starts_ours(ctx: Any) -> bool:
+    """Say whether the processes of a context are of this package, as `Launcher` needs them."""
+    process = getattr(ctx, "Process", None)
+    return isinstance(process, type) and issubclass(process, _process._Process)
+
+
 class ExecutorInitializer:
     """Prepares a worker of an executor, where things are a little different."""
 
@@ -68,6 +74,16 @@ class ExecutorInitializer:
 
             LOGGER.critical("Exception in initializer:", exc_info=True)
             raise
+
+
+class Star:
+    """Calls a function with the items of a tuple."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        return self._fn(*args)
 
 
 class _Method:

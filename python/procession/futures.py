@@ -2,32 +2,29 @@
 
 Its futures are those of `concurrent.futures`: `wait`, `as_completed` and `asyncio.wrap_future` take
 them. Under `python -m procession` and after `procession.install()` this class is the one that
-`concurrent.futures` has.
+`concurrent.futures` has. The calls, and what becomes of them, are in `_executor_work`.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import weakref
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from concurrent.futures import process as _original
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 
-from procession import _process, _stdlib, errors
 from procession import context as contexts
+from procession import errors
+from procession._executor_work import Work, WorkerDiedError, at_exit, results_of
 from procession._procession import Pool as _Engine
 from procession._procession import cpu_count
-from procession._workers import ExecutorInitializer, Launcher
+from procession._workers import ExecutorInitializer, Launcher, Star, starts_ours
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
-
-    from procession._procession import ApplyResult, IMapIterator
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDiedError"]
 
@@ -38,14 +35,6 @@ _HOOKS = (
     "_spawn_process",
     "_start_executor_manager_thread",
 )
-
-
-class WorkerDiedError(errors.WorkerDiedError, BrokenProcessPool):
-    """The worker process that carried out a call died.
-
-    Programs that are written for the original catch `BrokenProcessPool`. Other than there, the
-    executor goes on: the worker is replaced, and no other call is lost.
-    """
 
 
 class ProcessPoolExecutor(Executor):
@@ -98,7 +87,7 @@ class ProcessPoolExecutor(Executor):
         self._shutdown_lock = threading.Lock()
         self._shutdown_thread = False
         self._workers: list[Any] | None = []
-        self._work: _Work | None = None
+        self._work: Work | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have `fn(*args, **kwargs)` called in a worker, and return a future for it.
@@ -141,22 +130,17 @@ class ProcessPoolExecutor(Executor):
         if isinstance(self, _Original):
             # It has packed the chunks itself, and asks its base class.
             return super().map(fn, *iterables, timeout=timeout, **_given(buffersize))
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        _check_map(chunksize, buffersize)
         end = None if timeout is None else time.monotonic() + timeout
         work = self._running_work()
         items = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         if len(iterables) != 1:
-            fn = _Star(fn)
+            fn = Star(fn)
         try:
             results = work.imap(fn, items, chunksize, buffersize)
         except errors.BrokenPoolError as error:
             raise BrokenProcessPool(str(error)) from None
-        return _results(results, end, work)
+        return results_of(results, end, work)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and let the workers end when those that were made are done.
@@ -215,24 +199,24 @@ class ProcessPoolExecutor(Executor):
         if work is not None:
             work.terminate()
 
-    def _running_work(self) -> _Work:
+    def _running_work(self) -> Work:
         with self._shutdown_lock:
             if self._shutdown_thread:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if _exit.begun:
+            if at_exit.begun:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._work is None:
                 self._work = self._start()
             return self._work
 
-    def _start(self) -> _Work:
+    def _start(self) -> Work:
         workers: list[Any] = []
         self._workers = workers
         first = ExecutorInitializer(self._initializer)
         job = (first, self._initargs, self._max_tasks_per_child)
         launcher = Launcher(_make_worker, self._mp_context, workers, job, label="Process")
-        work = _Work(_Engine(self._max_workers, 0, launcher))
-        _exit.works.add(work)
+        work = Work(_Engine(self._max_workers, 0, launcher))
+        at_exit.works.add(work)
         # An executor that is forgotten finishes what it was given.
         weakref.finalize(self, work.close).atexit = False
         return work
@@ -248,216 +232,6 @@ class ProcessPoolExecutor(Executor):
         if max_workers is None:
             max_workers = cpu_count()
         _Original.__init__(self, max_workers, self._mp_context, *args, **options)
-
-
-class _Future(Future):  # type: ignore[type-arg]
-    """A future that is settled by whoever comes first: the pool's thread, or one that waits."""
-
-    # Until it is settled.
-    _call: ApplyResult[Any] | None = None
-
-    def cancel(self) -> bool:
-        """Cancel the call unless a worker has begun it, and say whether it is cancelled."""
-        call = self._call
-        if call is not None and not self.done() and not call.cancel(running=False):
-            return self.cancelled()
-        return super().cancel()
-
-    def running(self) -> bool:
-        """Say whether a worker is carrying the call out."""
-        call = self._call
-        return super().running() or (call is not None and not self.done() and call.running())
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Block until the call is done and return its value, or raise what it raised."""
-        timeout = self._wait(timeout)
-        try:
-            return super().result(timeout)
-        finally:
-            # What is raised holds this frame, and is held by the future.
-            del self
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Block until the call is done and return what it raised, if it did."""
-        return super().exception(self._wait(timeout))
-
-    def _wait(self, timeout: float | None) -> float | None:
-        """Wait for the call itself, which is sooner than to be told; return the time left."""
-        call = self._call
-        if call is None or self.done():
-            return timeout
-        end = None if timeout is None else time.monotonic() + timeout
-        call.wait(timeout)
-        if call.ready():
-            self._settle()
-        return None if end is None else max(0.0, end - time.monotonic())
-
-    def _settle(self) -> None:
-        """Take over what the call returned or raised, which is done."""
-        with _settling:
-            call, self._call = self._call, None
-        if call is None:
-            return
-        value, error = _outcome(call)
-        if isinstance(error, CancelledError) and error.__cause__ is None:
-            super().cancel()
-        if not self.set_running_or_notify_cancel():
-            return
-        if error is None:
-            self.set_result(value)
-        else:
-            self.set_exception(error)
-
-
-# Held for a moment, to see who of several threads settles a future.
-_settling = threading.Lock()
-
-
-def _outcome(call: ApplyResult[Any]) -> tuple[Any, BaseException | None]:
-    """Return what a call that is done returned, or what it raised."""
-    try:
-        return call.get(), None
-    except BaseException as error:
-        return None, _translated(error)
-
-
-class _Work:
-    """The pool behind an executor. Lives as long as that, or as any call that is not done."""
-
-    def __init__(self, engine: _Engine) -> None:
-        self._engine = engine
-        self._futures: set[_Future] = set()
-
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> _Future:
-        future = _Future()
-        try:
-            call = self._engine.apply(fn, args, kwargs)
-        except Exception as error:
-            if self._engine.state != "RUN":
-                raise
-            # As in the original, where the future tells of what could not be pickled.
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        future._call = call
-        self._futures.add(future)
-        call.add_done_callback(partial(self._done, future))
-        return future
-
-    def _done(self, future: _Future) -> None:
-        self._futures.discard(future)
-        future._settle()
-
-    def imap(
-        self, fn: Callable[..., Any], items: Iterable[Any], chunksize: int, ahead: int | None
-    ) -> IMapIterator[Any]:
-        if ahead is None:
-            # What the input raises is raised here.
-            items, ahead = list(items), sys.maxsize
-        return self._engine.imap(fn, items, chunksize, ahead, True)
-
-    def cancel_all(self) -> None:
-        for future in list(self._futures):
-            future.cancel()
-
-    def close(self) -> None:
-        if self._engine.state == "RUN":
-            self._engine.close()
-
-    def is_over(self) -> bool:
-        return self._engine.state == "TERMINATE"
-
-    def terminate(self) -> None:
-        self._engine.terminate()
-
-    def join(self) -> None:
-        self._engine.join()
-
-    def finish(self, at_once: bool) -> None:
-        """Do what there is to do, at the end of the interpreter."""
-        # A copy in another process is not that process's to finish.
-        if self._engine.state == "INHERITED":
-            return
-        if at_once:
-            self.terminate()
-        self.close()
-        self.join()
-
-
-class _Star:
-    """Calls a function with the items of a tuple."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self._fn = fn
-
-    def __call__(self, args: tuple[Any, ...]) -> Any:
-        return self._fn(*args)
-
-
-class _Exit:
-    """The end of the interpreter, before which all calls are finished."""
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.works: weakref.WeakSet[_Work] = weakref.WeakSet()
-
-    def __call__(self) -> None:
-        self.begun = True
-        # Ctrl-C, which nobody has caught: the user does not want to wait.
-        at_once = getattr(sys, "last_type", None) is KeyboardInterrupt
-        for work in list(self.works):
-            work.finish(at_once)
-
-
-_exit = _Exit()
-threading._register_atexit(_exit)  # type: ignore[attr-defined]
-
-
-def _results(results: IMapIterator[Any], end: float | None, work: _Work) -> Iterator[Any]:
-    """Yield results until the end, or until one is not there in time. Keeps the pool."""
-    try:
-        while True:
-            try:
-                yield _next(results, end)
-            except StopIteration:
-                return
-    finally:
-        results.cancel()
-        del work
-
-
-def _next(results: IMapIterator[Any], end: float | None) -> Any:
-    left = None if end is None else max(0.0, end - time.monotonic())
-    try:
-        return results.next(left)
-    except StopIteration:
-        raise
-    except BaseException as error:
-        raised = _translated(error)
-    try:
-        raise raised
-    finally:
-        # Its traceback holds this frame.
-        del raised
-
-
-def _translated(error: BaseException) -> BaseException:
-    """Return what the original would have raised, or what is caught as that."""
-    cause = error.__cause__
-    if cause is not None:
-        if type(error) is _stdlib.load("pool").MaybeEncodingError:
-            error = getattr(error, "reason", error)
-        if type(cause) is _stdlib.load("pool").RemoteTraceback:
-            error.__cause__ = _original._RemoteTraceback(cause.tb)  # type: ignore[attr-defined]
-        return error
-    # What has no cause comes from the pool itself.
-    if type(error) is errors.WorkerDiedError:
-        return WorkerDiedError(*error.args)
-    if type(error) is errors.TimeoutError:
-        return TimeoutError()
-    if type(error) in (errors.BrokenPoolError, errors.ProcessError):
-        return BrokenProcessPool(str(error))
-    return error
 
 
 def _make_worker(ctx: Any, *args: Any, **kwds: Any) -> Any:
@@ -483,6 +257,16 @@ def _check(max_workers: Any, initializer: Any, max_tasks_per_child: Any) -> None
             raise ValueError("max_tasks_per_child must be >= 1")
 
 
+def _check_map(chunksize: int, buffersize: int | None) -> None:
+    """Refuse what the original refuses."""
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
 def _given(buffersize: int | None) -> dict[str, int]:
     return {} if buffersize is None else {"buffersize": buffersize}
 
@@ -495,8 +279,7 @@ def _needs_original(cls: type[Any], ctx: Any) -> bool:
     """Say whether an executor must work inside as the original does."""
     if any(hasattr(cls, hook) for hook in _HOOKS):
         return True
-    process = getattr(ctx, "Process", None)
-    return not (isinstance(process, type) and issubclass(process, _process._Process))
+    return not starts_ours(ctx)
 
 
 class _CompatibleExecutor(_Original, ProcessPoolExecutor):  # type: ignore[misc]

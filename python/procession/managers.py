@@ -2,58 +2,61 @@
 
 The server's sockets, threads and reference counts are native; what it holds are Python objects. It
 serves programs of the standard library too, and proxies reach its servers.
-"""
 
-# ruff: noqa: A002
-# The names of methods and arguments are the original's, whose programs use them as keywords.
+Here is what users import, and what a `SyncManager` makes. The parts are in modules of their own:
+`_base_manager` and `_memory_manager`; `_proxies` and `_links`, which clients need;
+`_manager_server` and `_served`, which a server needs; `_homes` and `_residents`, for objects in
+shared memory.
+"""
 
 from __future__ import annotations
 
 import array
-import contextlib
-import os
 import queue
-import signal
 import sys
 import threading
 
-from procession import _links, _process, _stdlib, connection
-from procession._homes import Herald, Home
-from procession._links import dispatch
-from procession._manager_server import CODECS, Server, SharedMemoryServer, _clear_away, free_address
+import procession
+from procession import _links, _stdlib
+from procession._base_manager import STANDARD, BaseManager, State  # noqa: F401
+from procession._links.messages import dispatch  # noqa: F401
+from procession._manager_server import Server  # noqa: F401
 from procession._proxies import (  # noqa: F401 -- users import all of them from here
+    AutoProxy,
+    BaseProxy,
+    MakeProxyType,
+    RebuildProxy,
+    Token,
+    all_methods,
+    listener_client,
+    public_methods,
+)
+from procession._proxies.kinds import (
     AcquirerProxy,
     ArrayProxy,
-    AutoProxy,
     BarrierProxy,
     BaseListProxy,
-    BasePoolProxy,
-    BaseProxy,
+    BasePoolProxy,  # noqa: F401
     ConditionProxy,
     DictProxy,
     EventProxy,
     IteratorProxy,
     ListProxy,
-    MakeProxyType,
     NamespaceProxy,
     PoolProxy,
-    RebuildProxy,
     SetProxy,
-    Token,
     ValueProxy,
     _BaseDictProxy,
-    all_methods,
-    listener_client,
-    public_methods,
 )
-from procession._residents import KINDS, proxy_for
-from procession._served import Array, Namespace, Value
-from procession.context import ProcessError, _default_context, reduction
+from procession._served.values import Array, Namespace, Value
+from procession.context import ProcessError, reduction  # noqa: F401
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Self
+    from collections.abc import Iterable
+    from typing import Any
+
+    from procession._memory_manager import SharedMemoryManager, SharedMemoryServer  # noqa: F401
 
 __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
 
@@ -61,7 +64,6 @@ HAS_SHMEM = True
 
 _NEW_IN_314 = sys.version_info >= (3, 14)
 
-_process_of: Any = _stdlib.process
 _util: Any = _stdlib.load("util")
 
 
@@ -78,374 +80,6 @@ def rebuild_as_list(obj: Iterable[Any]) -> Any:
 reduction.register(array.array, reduce_array)
 for _view in ("items", "keys", "values"):
     reduction.register(type(getattr({}, _view)()), rebuild_as_list)
-
-
-class State:
-    """What a manager is at."""
-
-    __slots__ = ("value",)
-    value: int
-    INITIAL = 0
-    STARTED = 1
-    SHUTDOWN = 2
-
-
-class BaseManager:
-    """Starts a process that holds objects, or connects with one, and makes objects there.
-
-    When the server's process dies, every call of an object there fails at once with an `EOFError`
-    or a `ConnectionError` that names the server. The server's process ends when the process that
-    started it ends, however that ends.
-
-    Objects of the original's own kinds that the tree of processes makes by a manager which one of
-    it has started are in shared memory, and serve without the server. Calls of them fail, and those
-    that wait end, when the manager is shut down or the process that started it ends.
-
-    Args:
-        address: Where the server listens; a free one if there is none.
-        authkey: What servers and clients prove to each other to know; this process's if there is
-            none.
-        serializer: `"pickle"` or `"xmlrpclib"`.
-        ctx: The context that the server's process is started by.
-        shutdown_timeout: Seconds that the server's process may take for its end before it is
-            terminated, and then killed.
-        tls: What encrypts all connections with the server; the address must be one of TCP. Other
-            processes of the program that get proxies know it if they were started after the server
-            or have connected a manager of their own with it.
-        max_clients: How many clients the server has at a time: processes, and threads of programs
-            of the standard library. One more is turned away. None for 1,048,576.
-        max_message: The longest request, in bytes; who sends a longer one is parted with. None for
-            1 TiB. Memory is taken as the bytes come.
-        handshake_timeout: Seconds that a client may take to prove that it knows the key.
-    """
-
-    _registry: dict[str, Any] = {}  # noqa: RUF012
-    _Server: type[Server] = Server
-
-    def __init__(
-        self,
-        address: Any = None,
-        authkey: bytes | None = None,
-        serializer: str = "pickle",
-        ctx: Any = None,
-        *,
-        shutdown_timeout: float = 1.0,
-        tls: connection.TLS | None = None,
-        max_clients: int | None = None,
-        max_message: int | None = None,
-        handshake_timeout: float | None = None,
-    ) -> None:
-        if tls is not None:
-            connection._native_tls(tls, address)  # raises where it is of no use
-        if authkey is None:
-            authkey = _process_of.current_process().authkey
-        self._address = address
-        self._authkey = _process.authkey(authkey)
-        self._state = State()
-        self._state.value = State.INITIAL
-        self._serializer = serializer
-        self._Listener, self._Client = listener_client[serializer]
-        self._ctx = ctx or _default_context.get_context()
-        self._shutdown_timeout = shutdown_timeout
-        self._tls = tls
-        options = {
-            "tls": tls,
-            "max_clients": max_clients,
-            "max_message": max_message,
-            "patience": handshake_timeout,
-        }
-        # Only what is said: classes that replace the server's know nothing of it.
-        said = {name: value for name, value in options.items() if value is not None}
-        self._options = {"options": said} if said else {}
-        self._process: Any = None
-        # Kept for as long as there is this manager.
-        self._way: Any = None
-        # What the processes of the tree know of it; None for one that this tree has not started.
-        self._home: Home | None = None
-
-    def _check_initial(self) -> None:
-        if self._state.value == State.STARTED:
-            raise ProcessError("Already started server")
-        if self._state.value == State.SHUTDOWN:
-            raise ProcessError("Manager has shut down")
-        if self._state.value != State.INITIAL:
-            raise ProcessError(f"Unknown state {self._state.value!r}")
-
-    def get_server(self) -> Server:
-        """Return a server for this process to run, by its `serve_forever`."""
-        self._check_initial()
-        return self._Server(
-            self._registry, self._address, self._authkey, self._serializer, **self._options
-        )
-
-    def connect(self) -> None:
-        """Connect with a server that runs already.
-
-        Raises:
-            AuthenticationError: It has another key.
-            OSError: There is none at the address.
-        """
-        self._use_tls()
-        self._link().function("dummy")
-        self._state.value = State.STARTED
-
-    def start(
-        self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()
-    ) -> None:
-        """Start the server's process, which calls `initializer(*initargs)` first."""
-        self._check_initial()
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        # Where it can be said beforehand where the server will listen, nobody waits for it now.
-        reader = writer = None
-        if self._address is None and initializer is None and self._serializer in CODECS:
-            self._address = free_address()
-        else:
-            reader, writer = connection.Pipe(duplex=False)
-        self._home = Home(self._address, self._serializer)
-        self._process = self._ctx.Process(
-            target=type(self)._run_server,
-            args=(
-                self._registry,
-                self._address,
-                self._authkey,
-                self._serializer,
-                Herald(self._home, writer),
-                initializer,
-                initargs,
-            ),
-            kwargs=self._options,
-        )
-        ident = ":".join(str(number) for number in self._process._identity)
-        self._process.name = f"{type(self).__name__}-{ident}"
-        self._process.start()
-        if reader is not None and writer is not None:
-            writer.close()
-            self._address = reader.recv()
-            reader.close()
-        self._home.note_server(self._address, self._process.pid)
-        self._use_tls()
-        self._state.value = State.STARTED
-        self.shutdown = _util.Finalize(
-            self,
-            type(self)._finalize_manager,
-            args=(
-                self._process,
-                self._address,
-                self._authkey,
-                self._state,
-                self._Client,
-                self._shutdown_timeout,
-                self._home,
-            ),
-            exitpriority=0,
-        )
-
-    @classmethod
-    def _run_server(
-        cls,
-        registry: Any,
-        address: Any,
-        authkey: bytes,
-        serializer: str,
-        writer: Any,
-        initializer: Callable[..., object] | None = None,
-        initargs: Iterable[Any] = (),
-        **options: Any,
-    ) -> None:
-        """Be the server's process."""
-        # Ctrl-C goes to all processes at a terminal, and is for the program to handle.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if initializer is not None:
-            initializer(*initargs)
-        server = cls._Server(registry, address, authkey, serializer, **options)
-        server._parent = _process_of.parent_process()
-        server._home = getattr(writer, "home", None)
-        writer.send(server.address)
-        writer.close()
-        _util.info("manager serving at %r", server.address)
-        server.serve_forever()
-
-    def _use_tls(self) -> None:
-        if self._tls is not None:
-            _links.tls_of[self._address] = self._tls
-
-    def _link(self) -> Any:
-        """The way from this process to the server."""
-        if self._home is not None:
-            self._home.wait_until_ready()
-        self._way = _links.link_to(self._address, self._authkey, self._serializer, self._Client)
-        return self._way
-
-    def _create(self, typeid: str, /, *args: Any, **kwds: Any) -> tuple[Token, Any]:
-        """Make an object; return its token and the names of its methods.
-
-        This process has a reference to the object then.
-        """
-        if self._state.value != State.STARTED:
-            raise AssertionError("server not yet started")
-        ident, exposed = self._link().create((typeid, *args), kwds)
-        return Token(typeid, self._address, ident), exposed
-
-    def _make_here(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
-        """Make an object in shared memory, and return a proxy for it.
-
-        Returns None if the object has to be in the server.
-        """
-        home, kind = self._home, KINDS.get(typeid)
-        if home is None or kind is None or self._state.value != State.STARTED:
-            return None
-        # A subclass may have its own idea of such objects, or of how they are made.
-        is_original = (
-            self._registry[typeid] == _STANDARD[typeid]
-            and type(self)._create is BaseManager._create
-            and self._Server.create is Server.create
-        )
-        if not is_original:
-            return None
-        try:
-            made = kind.make(home, *args, **kwds)
-        except Exception as error:
-            # Either the server can do it, or it says in the original's way why not.
-            _util.debug("%r object goes to the server: %s", typeid, error)
-            return None
-        return proxy_for(typeid, _new_ident(), made, self, self._authkey)
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the server's process to end, if this manager has started one."""
-        if self._process is not None:
-            self._process.join(timeout)
-            if not self._process.is_alive():
-                self._process = None
-
-    def _debug_info(self) -> str:
-        """Return some text about the server's objects."""
-        text: str = self._link().function("debug_info")
-        return text
-
-    def _number_of_objects(self) -> int:
-        """Return how many objects there are that somebody refers to."""
-        number: int = self._link().function("number_of_objects")
-        return number
-
-    def __enter__(self) -> Self:
-        if self._state.value == State.INITIAL:
-            self.start()
-        if self._state.value != State.STARTED:
-            if self._state.value == State.SHUTDOWN:
-                raise ProcessError("Manager has shut down")
-            raise ProcessError(f"Unknown state {self._state.value!r}")
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.shutdown()
-
-    @staticmethod
-    def _finalize_manager(
-        process: Any,
-        address: Any,
-        authkey: bytes,
-        state: State,
-        _Client: Any,  # noqa: N803
-        shutdown_timeout: float,
-        home: Home,
-    ) -> None:
-        """End the server's process, by force if it does not end otherwise."""
-        home.end()
-        if process.is_alive():
-            _util.info("sending shutdown message to manager")
-            # One that does not answer yet will look whether it is of any use.
-            if home.is_ready():
-                _ask_to_stop(address, authkey, _Client)
-            process.join(timeout=shutdown_timeout)
-            for end in (process.terminate, process.kill):
-                if process.is_alive():
-                    _util.info("manager still alive: trying to `%s()` it", end.__name__)
-                    end()
-                    process.join(timeout=shutdown_timeout)
-            process.join()
-        _clear_away(address)
-        state.value = State.SHUTDOWN
-        _links.forget(address)
-
-    @property
-    def address(self) -> Any:
-        """Where the server listens. Waits until it does, so that anybody can be told."""
-        if self._home is not None and self._state.value == State.STARTED:
-            # Whoever calls a server that has died is told of that.
-            with contextlib.suppress(EOFError):
-                self._home.wait_until_ready()
-        return self._address
-
-    @classmethod
-    def register(
-        cls,
-        typeid: str,
-        callable: Callable[..., Any] | None = None,
-        proxytype: Any = None,
-        exposed: Sequence[str] | None = None,
-        method_to_typeid: dict[str, str] | None = None,
-        create_method: bool = True,
-    ) -> None:
-        """Let managers of this class make objects of one more kind.
-
-        Args:
-            typeid: Name of the kind, and of the method that makes one.
-            callable: What makes one in the server's process.
-            proxytype: Class of the proxies; one is made to measure if there is none.
-            exposed: Names of the methods that proxies may call.
-            method_to_typeid: Kinds of what some of the methods return, which stays in the server.
-            create_method: Whether the manager gets a method of this name.
-        """
-        if "_registry" not in cls.__dict__:
-            cls._registry = cls._registry.copy()
-        proxytype = proxytype or AutoProxy
-        exposed = exposed or getattr(proxytype, "_exposed_", None)
-        method_to_typeid = method_to_typeid or getattr(proxytype, "_method_to_typeid_", None)
-        for key, value in (method_to_typeid or {}).items():
-            if type(key) is not str or type(value) is not str:
-                raise AssertionError(f"{key!r} or {value!r} is not a string")
-        cls._registry[typeid] = (callable, exposed, method_to_typeid, proxytype)
-        if create_method:
-            setattr(cls, typeid, _maker(typeid, proxytype))
-
-
-def _ask_to_stop(address: Any, authkey: bytes, connect: Any) -> None:
-    """Have a server stop, if it can be reached."""
-    try:
-        conn = _links.encrypted(connect, address)(address, authkey=authkey)
-        try:
-            dispatch(conn, None, "shutdown")
-        finally:
-            conn.close()
-    except Exception as error:
-        _util.debug("... which failed: %s", error)
-
-
-def _new_ident() -> str:
-    """Return what an object is called that no server has made: servers use addresses of memory."""
-    return f"{int.from_bytes(os.urandom(8)) | 1 << 63:x}"
-
-
-def _maker(typeid: str, proxytype: Any) -> Any:
-    """Return the method of a manager that makes an object and returns a proxy."""
-
-    def make(self: Any, /, *args: Any, **kwds: Any) -> Any:
-        proxy = self._make_here(typeid, args, kwds)
-        if proxy is not None:
-            return proxy
-        _util.debug("requesting creation of a shared %r object", typeid)
-        token, exposed = self._create(typeid, *args, **kwds)
-        try:
-            return proxytype(
-                token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed
-            )
-        finally:
-            # The proxy has a reference of its own.
-            self._link().give_up(token.id)
-
-    make.__name__ = typeid
-    return make
 
 
 def _pool(*args: Any, **kwds: Any) -> Any:
@@ -481,8 +115,7 @@ for _typeid, _callable, _proxytype in _REGISTERED:
 # Of what methods of pools and dictionaries return.
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
 SyncManager.register("AsyncResult", create_method=False)
-# What was registered here, whatever programs register later.
-_STANDARD = dict(SyncManager._registry)
+STANDARD.update(SyncManager._registry)
 
 if _NEW_IN_314:
     import collections.abc
@@ -490,35 +123,6 @@ if _NEW_IN_314:
     collections.abc.MutableSequence.register(BaseListProxy)
     collections.abc.MutableMapping.register(_BaseDictProxy)
     SyncManager.register("set", set, SetProxy)
-
-
-class SharedMemoryManager(BaseManager):
-    """A manager that unlinks the named shared memory it has made, at its end."""
-
-    _Server = SharedMemoryServer
-
-    def SharedMemory(self, size: int) -> Any:
-        """Return named memory of this many bytes."""
-        from procession.shared_memory import SharedMemory
-
-        memory = SharedMemory(None, create=True, size=size)
-        self._track(memory)
-        return memory
-
-    def ShareableList(self, sequence: Iterable[Any]) -> Any:
-        """Return a list in named memory."""
-        from procession.shared_memory import ShareableList
-
-        made = ShareableList(sequence)
-        self._track(made.shm)
-        return made
-
-    def _track(self, memory: Any) -> None:
-        try:
-            self._link().function("track_segment", (memory.name,))
-        except BaseException:
-            memory.unlink()
-            raise
 
 
 class _AfterFork:
@@ -535,6 +139,10 @@ _util.register_after_fork(_after_fork, _AfterFork.settle)
 
 def __getattr__(name: str) -> Any:
     """Return what the original has besides, such as `RemoteError`."""
+    if name in ("SharedMemoryManager", "SharedMemoryServer"):
+        # Few programs need them.
+        globals()[name] = getattr(procession._submodule("_memory_manager"), name)
+        return globals()[name]
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_stdlib.load("managers"), name)

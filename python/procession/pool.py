@@ -1,12 +1,17 @@
-"""Pools of worker processes."""
+"""Pools of worker processes: how one begins, what is known of it, and how it ends.
+
+What a pool carries out is in `_pool_calls`, what its workers do in `_workers`; the tasks, results
+and deaths are the engine's. `_pool_original` is for pools that work as the original's do.
+"""
 
 from __future__ import annotations
 
 import operator
 import warnings
 
-from procession import _process, _stdlib
+from procession import _stdlib
 from procession import context as contexts
+from procession._pool_calls import PoolCalls, given
 from procession._procession import (
     ApplyResult,
     IMapIterator,
@@ -15,11 +20,11 @@ from procession._procession import (
     cpu_count,
 )
 from procession._procession import Pool as _Engine
-from procession._workers import Launcher
+from procession._workers import Launcher, starts_ours
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Literal, NoReturn, Self
 
     # What the original has besides.
@@ -44,9 +49,6 @@ TERMINATE = "TERMINATE"
 
 _util = _stdlib.load("util")
 
-# Tasks for each worker that `imap` submits ahead, unless told otherwise.
-_AHEAD = 64
-
 # What subclasses replace to change how the original works inside.
 _HOOKS = (
     "_check_running",
@@ -70,7 +72,7 @@ _HOOKS = (
 )
 
 
-class Pool:
+class Pool(PoolCalls):
     """Worker processes that carry out calls.
 
     A worker that dies fails the task that it was carrying out with `WorkerDiedError` and is
@@ -126,7 +128,7 @@ class Pool:
         self._pool: list[Any] = []
         self._state = INIT
         self._ctx = context or contexts._default_context.get_context()
-        options = _given(max_memory=max_memory_per_child, affinity=affinity)
+        options = given(max_memory=max_memory_per_child, affinity=affinity)
         if _needs_original(type(self), self._ctx):
             if retries or options:
                 raise ValueError(_ONLY_NATIVE)
@@ -147,175 +149,6 @@ class Pool:
     def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
         """Return the process object of a worker."""
         return ctx.Process(*args, **kwds)
-
-    def apply(
-        self,
-        func: Callable[..., Any],
-        args: Iterable[Any] = (),
-        kwds: Mapping[str, Any] = {},
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-    ) -> Any:
-        """Return `func(*args, **kwds)`, called in a worker; block until it is done.
-
-        Args:
-            func: What to call, with `args` and `kwds`.
-            timeout: Most seconds that the call may take once a worker has begun it. Then the
-                worker is killed and replaced, and this raises `TaskTimeoutError`.
-            retries: As for the pool, for this call.
-
-        Raises:
-            WorkerDiedError: The worker died while it carried out the call.
-            BrokenPoolError: No worker can start; the text says why.
-            ValueError: The pool is closed or terminated.
-            ProcessError: It was terminated before the call was done.
-            Exception: What the call raised, with the worker's traceback as its `__cause__`; or what
-                pickling raises, and the call is not made then.
-        """
-        limits = _given(timeout=timeout, retries=retries)
-        return self._engine.apply(func, tuple(args), dict(kwds), **limits).get()
-
-    def apply_async(
-        self,
-        func: Callable[..., Any],
-        args: Iterable[Any] = (),
-        kwds: Mapping[str, Any] = {},
-        callback: Callable[[Any], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-    ) -> ApplyResult[Any]:
-        """Do what `apply` does, without waiting for it.
-
-        The result has `get`, `cancel`, and can be awaited in a coroutine. `callback` is called with
-        the value, or `error_callback` with what was raised, in the pool's one thread.
-        """
-        limits = _given(timeout=timeout, retries=retries)
-        callbacks = (callback, error_callback)
-        return self._engine.apply(func, tuple(args), dict(kwds), callbacks, **limits)
-
-    def map(
-        self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        fail_fast: bool = False,
-        progress: bool | str = False,
-    ) -> list[Any]:
-        """Return `[func(item) for item in iterable]`, called in the workers.
-
-        Blocks until all is done. Then it raises what `apply` does, for the first item in order that
-        has no result.
-
-        Args:
-            func: What to call, with each item.
-            iterable: The items; all are read first.
-            chunksize: Items in a task. If not given, 1 where there is a `timeout`, and else such
-                that there are four tasks for each worker.
-            timeout: As for `apply`, for each task.
-            retries: As for the pool, for this call.
-            fail_fast: Raise what a call raises as soon as it does, and do not begin the tasks that
-                are left. Otherwise all tasks are carried out first, as the original does.
-            progress: Whether to show a bar, which takes the package tqdm; a text to show with it.
-                There is none without that package, nor where standard error is no terminal.
-        """
-        result = self._map(func, iterable, chunksize, False, None, timeout, retries, fail_fast)
-        return _watched(result, progress).get()
-
-    def map_async(
-        self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int | None = None,
-        callback: Callable[[list[Any]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        fail_fast: bool = False,
-    ) -> MapResult[Any]:
-        """Do what `map` does, without waiting for it; the result is as that of `apply_async`."""
-        callbacks = (callback, error_callback)
-        return self._map(func, iterable, chunksize, False, callbacks, timeout, retries, fail_fast)
-
-    def starmap(
-        self,
-        func: Callable[..., Any],
-        iterable: Iterable[Iterable[Any]],
-        chunksize: int | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        fail_fast: bool = False,
-        progress: bool | str = False,
-    ) -> list[Any]:
-        """Return `[func(*item) for item in iterable]`, called in the workers; see `map`."""
-        result = self._map(func, iterable, chunksize, True, None, timeout, retries, fail_fast)
-        return _watched(result, progress).get()
-
-    def starmap_async(
-        self,
-        func: Callable[..., Any],
-        iterable: Iterable[Iterable[Any]],
-        chunksize: int | None = None,
-        callback: Callable[[list[Any]], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        fail_fast: bool = False,
-    ) -> MapResult[Any]:
-        """Do what `starmap` does, without waiting for it."""
-        callbacks = (callback, error_callback)
-        return self._map(func, iterable, chunksize, True, callbacks, timeout, retries, fail_fast)
-
-    def imap(
-        self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int = 1,
-        *,
-        buffersize: int | None = None,
-        timeout: float | None = None,
-        retries: int | None = None,
-        progress: bool | str = False,
-    ) -> IMapIterator[Any]:
-        """Return an iterator over what `map` returns, without waiting for it.
-
-        An item without a result raises in its place, and the iterator goes on behind it.
-
-        Args:
-            func: What to call, with each item.
-            iterable: The items. They are read as results are asked for.
-            chunksize: Items in a task.
-            buffersize: Most tasks that are submitted and not yet asked for. If not given, 64 for
-                each worker.
-            timeout: As for `apply`, for each task.
-            retries: As for the pool, for this call.
-            progress: As for `map`.
-        """
-        limits = _given(timeout=timeout, retries=retries)
-        return self._imap(func, iterable, chunksize, buffersize, True, progress, limits)
-
-    def imap_unordered(
-        self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int = 1,
-        *,
-        buffersize: int | None = None,
-        timeout: float | None = None,
-        retries: int | None = None,
-        progress: bool | str = False,
-    ) -> IMapIterator[Any]:
-        """Return an iterator over what `imap` gives, in the order in which it is ready."""
-        limits = _given(timeout=timeout, retries=retries)
-        return self._imap(func, iterable, chunksize, buffersize, False, progress, limits)
 
     def stats(self) -> dict[str, Any]:
         """Return what the pool has done and is doing.
@@ -392,66 +225,9 @@ class Pool:
 
     def _become_original(self, processes: Any, *args: Any) -> None:
         """Go on as a pool whose methods are the original's."""
-        cls = type(self)
-        if cls is Pool:
-            self.__class__ = _compatible()
-        else:
-            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-            self.__class__ = type(cls.__name__, (cls, _compatible()), names)
-        original = _stdlib.load("pool").Pool
-        original.__init__(self, _or_cpu_count(processes), *args, self._ctx)
+        from procession._pool_original import become_original
 
-    def _map(
-        self,
-        func: Callable[..., Any],
-        iterable: Iterable[Any],
-        chunksize: int | None,
-        star: bool,
-        callbacks: Any,
-        timeout: float | None,
-        retries: int | None,
-        fail_fast: bool,
-    ) -> MapResult[Any]:
-        items = list(iterable)
-        if chunksize is None and timeout is not None:
-            chunksize = 1
-        chunksize = self._chunksize(len(items), chunksize)
-        limits = _given(timeout=timeout, retries=retries, fail_fast=fail_fast or None)
-        return self._engine.map(func, items, chunksize, star, callbacks, **limits)
-
-    def _imap(
-        self,
-        func: Callable[[Any], Any],
-        iterable: Iterable[Any],
-        chunksize: int,
-        buffersize: int | None,
-        ordered: bool,
-        progress: bool | str,
-        limits: dict[str, Any],
-    ) -> IMapIterator[Any]:
-        chunksize = self._chunksize(0, chunksize)
-        if buffersize is None:
-            buffersize = _AHEAD * self._processes
-        elif buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        results: IMapIterator[Any]
-        results = self._engine.imap(func, iterable, chunksize, buffersize, ordered, **limits)
-        if not progress:
-            return results
-        from procession import _progress
-
-        sized: Any = iterable
-        total = len(sized) if hasattr(sized, "__len__") else None
-        watched: IMapIterator[Any] = _progress.iterator(results, total, progress)
-        return watched
-
-    def _chunksize(self, items: int, chunksize: int | None) -> int:
-        if chunksize is None:
-            # Four chunks for each worker, so that a slow one delays the end by little.
-            return max(1, -(-items // (self._processes * 4)))
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        return chunksize
+        become_original(self, processes, *args)
 
 
 class _Backlog:
@@ -486,11 +262,6 @@ _ONLY_NATIVE = (
 )
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """Return those that are not `None`."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _or_cpu_count(processes: Any) -> Any:
     return cpu_count() if processes is None else processes
 
@@ -509,76 +280,22 @@ def _checked(processes: Any, initializer: Any, maxtasksperchild: Any) -> int:
     return number
 
 
-def _watched(result: MapResult[Any], progress: bool | str) -> MapResult[Any]:
-    if progress:
-        from procession import _progress
-
-        _progress.watch(result, progress)
-    return result
-
-
 def _needs_original(cls: type[Any], ctx: Any) -> bool:
     """Say whether a pool must work inside as the original does."""
     if cls is not Pool and any(getattr(cls, hook, None) is not _OWN[hook] for hook in _HOOKS):
         return True
-    process = getattr(ctx, "Process", None)
-    return not (isinstance(process, type) and issubclass(process, _process._Process))
+    return not starts_ours(ctx)
 
 
 _OWN = {hook: getattr(Pool, hook, None) for hook in _HOOKS}
 
 
-def _compatible() -> type[Any]:
-    """Return the class whose methods are the original's, and which is a `Pool` all the same."""
-    found: Any = globals().get("_CompatiblePool")
-    if found is None:
-        original: Any = _stdlib.load("pool").Pool
-
-        class _CompatiblePool(original, Pool):  # type: ignore[misc]
-            # Plain attributes of the original's.
-            _cache: Any = None
-            _taskqueue: Any = None
-
-            def stats(self) -> NoReturn:
-                raise NotImplementedError(
-                    "this pool works as the original does, which counts nothing"
-                )
-
-        _CompatiblePool.__qualname__ = _CompatiblePool.__name__ = Pool.__name__
-        found = globals()["_CompatiblePool"] = _CompatiblePool
-    return found  # type: ignore[no-any-return]
-
-
-def _thread_pool() -> type[Any]:
-    """Return the class of pools of threads."""
-    original: Any = _stdlib.load("pool").ThreadPool
-
-    class ThreadPool(original, _compatible()):  # type: ignore[misc]
-        """Threads behind the interface of `Pool`."""
-
-        def __init__(
-            self,
-            processes: int | None = None,
-            initializer: Callable[..., object] | None = None,
-            initargs: Iterable[Any] = (),
-        ) -> None:
-            super().__init__(_or_cpu_count(processes), initializer, initargs)
-
-        def terminate(self) -> None:
-            """End the threads after the tasks that they have begun."""
-            # Before the original wakes the thread that hands tasks out.
-            self._task_handler._state = TERMINATE
-            super().terminate()
-
-    ThreadPool.__module__ = __name__
-    ThreadPool.__qualname__ = "ThreadPool"
-    return ThreadPool
-
-
 def __getattr__(name: str) -> Any:
     """Return what the original has besides."""
     if name == "ThreadPool":
-        globals()[name] = _thread_pool()
+        from procession._pool_original import thread_pool
+
+        globals()[name] = thread_pool()
         return globals()[name]
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

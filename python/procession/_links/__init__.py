@@ -3,6 +3,9 @@
 A server of this package is reached by one connection per process, which all threads share; a server
 of the standard library by one per thread and one more for each change of a reference count; and
 the server that runs in this very process by a call.
+
+Here are the ways, by address, and what becomes of them at a fork and at the end of the process.
+`messages` is what goes over them, `plain` the way to servers of the standard library.
 """
 
 from __future__ import annotations
@@ -13,18 +16,15 @@ import threading
 import weakref
 
 from procession import _stdlib
-from procession._procession import Connection, ManagerClient, connect_manager, loads
+from procession._links.messages import NOTHING, result_of
+from procession._procession import ManagerClient, connect_manager
 from procession.connection import _native_tls, address_type
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Link", "Local", "Plain", "convert_to_error", "dispatch", "link_to", "wire"]
-
-
-NOTHING: dict[str, Any] = {}
-_ORIGINAL = b"multiprocessing.managers"
+__all__ = ["Link", "Local", "Reference", "link_to"]
 
 
 class _Here:
@@ -37,89 +37,6 @@ class _Here:
 
 
 _here = _Here()
-
-
-class _Wire(threading.local):
-    """What a thread is writing for."""
-
-    # Whether the reader may be a program that knows the standard library alone.
-    plain = False
-    # Proxies in what is written, to be kept until the reader has had the time to use them; None
-    # where the writer keeps them anyhow.
-    sent: list[Any] | None = None
-
-
-wire = _Wire()
-
-
-def read(message: bytes) -> Any:
-    """Return what a message of a program says that may know the standard library alone.
-
-    Its proxies become proxies of this package, whatever the name of their module stands for here.
-    """
-    if _ORIGINAL not in message:
-        return loads(message)
-    import io
-
-    return _unpickler()(io.BytesIO(message)).load()
-
-
-def _unpickler() -> Any:
-    import pickle
-
-    from procession import managers
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if module == _ORIGINAL.decode():
-                return getattr(managers, name)
-            return super().find_class(module, name)
-
-    return Unpickler
-
-
-def dispatch(
-    c: Any,
-    id: Any,  # noqa: A002
-    methodname: str,
-    args: Any = (),
-    kwds: Any = NOTHING,
-) -> Any:
-    """Send a request through a connection and return the result."""
-    wire.plain = True
-    try:
-        c.send((id, methodname, args, kwds))
-    finally:
-        wire.plain = False
-    return result_of(*_receive(c))
-
-
-def _receive(c: Any) -> Any:
-    # A connection with a serializer of its own has its own way of reading.
-    return read(c.recv_bytes()) if isinstance(c, Connection) else c.recv()
-
-
-def result_of(kind: str, result: Any) -> Any:
-    """Return what a reply holds, or raise it."""
-    if kind == "#RETURN":
-        return result
-    try:
-        raise convert_to_error(kind, result)
-    finally:
-        del result  # the exception's traceback refers to this frame
-
-
-def convert_to_error(kind: str, result: Any) -> BaseException:
-    """Return the exception that a reply of this kind stands for."""
-    if kind == "#ERROR":
-        error: BaseException = result
-        return error
-    if kind not in ("#TRACEBACK", "#UNSERIALIZABLE"):
-        return ValueError(f"Unrecognized message type {kind!r}")
-    if not isinstance(result, str):
-        raise TypeError(f"Result {result!r} (kind '{kind}') type is {type(result)}, not str")
-    remote: type[Exception] = _stdlib.load("managers").RemoteError
-    return remote(f"Unserializable message: {result}\n" if kind == "#UNSERIALIZABLE" else result)
 
 
 def number_of(ident: str) -> int:
@@ -256,91 +173,6 @@ class Link:
             return client
 
 
-class Plain:
-    """Connections with a server of the standard library."""
-
-    def __init__(self, address: Any, authkey: bytes, connect: Any) -> None:
-        self.address = address
-        self.authkey = authkey
-        self._connect_with = connect
-        util: Any = _stdlib.load("util")
-        self._finalize = util.Finalize
-        self._here: Any = util.ForkAwareLocal()
-
-    def is_usable(self) -> bool:
-        """Say that it can be tried."""
-        return True
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        connection = self._here.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.close()
-
-    def call(self, ident: str | None, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
-        """Return the kind of the reply and what is in it."""
-        connection = getattr(self._here, "connection", None) or self._connection()
-        wire.plain = True
-        try:
-            connection.send((ident, name, args, kwds))
-        finally:
-            wire.plain = False
-        return _receive(connection)
-
-    def function(self, name: str, args: Any = (), kwds: Any = NOTHING) -> Any:
-        """Return what a function of the server itself returns."""
-        connection = self._connect_with(self.address, authkey=self.authkey)
-        try:
-            return dispatch(connection, None, name, args, kwds)
-        finally:
-            connection.close()
-
-    def create(self, args: Any, kwds: Any) -> tuple[str, Any]:
-        """Have the server make an object; return its ident and the names of its methods."""
-        ident, exposed = self.function("create", args, kwds)
-        return ident, exposed
-
-    def adopt(self, _ident: str) -> None:
-        """Do nothing: the server has counted the reference."""
-
-    def refer(self, ident: str) -> Any:
-        """Refer to an object; return what gives that up when it is called or dropped."""
-        self.function("incref", (ident,))
-        holder = _Holder()
-        # Also when the program ends: this server does not notice that.
-        holder.finalizer = self._finalize(
-            holder, Plain._give_up_quietly, args=(self, ident, os.getpid()), exitpriority=10
-        )
-        return holder
-
-    def give_up(self, ident: str) -> None:
-        """Give one reference up."""
-        self.function("decref", (ident,))
-
-    def _give_up_quietly(self, ident: str, owner: int) -> None:
-        if os.getpid() != owner:
-            return
-        try:
-            self.give_up(ident)
-        except Exception as error:
-            _stdlib.load("util").debug("... decref failed %s", error)
-
-    def _connection(self) -> Any:
-        connection = self._connect_with(self.address, authkey=self.authkey)
-        name = _stdlib.process.current_process().name
-        if threading.current_thread() is not threading.main_thread():
-            name += "|" + threading.current_thread().name
-        dispatch(connection, None, "accept_connection", (name,))
-        self._here.connection = connection
-        return connection
-
-
-class _Holder:
-    """Something for a finalizer to watch."""
-
-    finalizer: Any = None
-
-
 class Local:
     """The way to the server that runs in this process."""
 
@@ -426,6 +258,8 @@ def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
             return again  # another thread was quicker
         link: Any
         if client is None:
+            from procession._links.plain import Plain
+
             link = Plain(address, bytes(authkey), encrypted(connect, address))
         else:
             link = Link(address, bytes(authkey), client)
