@@ -9,16 +9,14 @@ The server itself is in `_manager_server`, and how it is brought to its end in `
 
 from __future__ import annotations
 
-import contextlib
+import _signal  # type: ignore[import-not-found]  # `signal` takes long to import
 import os
-import signal
 
 import procession
 from procession import _links, _process, _stdlib, connection
 from procession._homes import Herald, Home
 from procession._manager_server import CODECS, Server, free_address
 from procession._proxies import AutoProxy, Token, listener_client, settle_in_managers
-from procession.context import ProcessError, _default_context
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["STANDARD", "BaseManager", "State"]
 
 _process_of: Any = _stdlib.process
-_util: Any = _stdlib.load("util")
+_util: Any = _stdlib.util
 
 # What managers of the original's kinds make, whatever programs register later.
 STANDARD: dict[str, Any] = {}
@@ -89,6 +87,8 @@ class BaseManager:
         max_message: int | None = None,
         handshake_timeout: float | None = None,
     ) -> None:
+        from procession.context import _default_context
+
         if tls is not None:
             connection._native_tls(tls, address)  # raises where it is of no use
         if authkey is None:
@@ -118,6 +118,8 @@ class BaseManager:
         self._home: Home | None = None
 
     def _check_initial(self) -> None:
+        from procession.context import ProcessError
+
         if self._state.value == State.STARTED:
             raise ProcessError("Already started server")
         if self._state.value == State.SHUTDOWN:
@@ -209,7 +211,7 @@ class BaseManager:
     ) -> None:
         """Be the server's process."""
         # Ctrl-C goes to all processes at a terminal, and is for the program to handle.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
         if initializer is not None:
             initializer(*initargs)
         server = cls._Server(registry, address, authkey, serializer, **options)
@@ -292,6 +294,8 @@ class BaseManager:
         if self._state.value == State.INITIAL:
             self.start()
         if self._state.value != State.STARTED:
+            from procession.context import ProcessError
+
             if self._state.value == State.SHUTDOWN:
                 raise ProcessError("Manager has shut down")
             raise ProcessError(f"Unknown state {self._state.value!r}")
@@ -321,9 +325,10 @@ class BaseManager:
     def address(self) -> Any:
         """Where the server listens. Waits until it does, so that anybody can be told."""
         if self._home is not None and self._state.value == State.STARTED:
-            # Whoever calls a server that has died is told of that.
-            with contextlib.suppress(EOFError):
+            try:
                 self._home.wait_until_ready()
+            except EOFError:
+                return self._address  # whoever calls a server that has died is told of that
         return self._address
 
     @classmethod

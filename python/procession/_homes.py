@@ -12,10 +12,7 @@ import weakref
 from queue import Empty
 
 from procession import _links
-from procession._procession import ArenaList, Parcel, loads
-from procession.context import reduction
-from procession.queues import Queue
-from procession.synchronize import Event
+from procession._procession import ArenaList, Event, Parcel, Queue, loads
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -59,7 +56,8 @@ class Home:
     )
 
     def __init__(self, address: Any, serializer: str) -> None:
-        ready, ended, barriers = Event(ctx=None), Event(ctx=None), Queue(ctx=None)
+        ready, ended = Event(ctx=None), Event(ctx=None)
+        barriers: Queue[bytes] = Queue(ctx=None)
         state = (serializer, ready, ended, barriers, address, None)
         # All of it is in one object, so that proxies, which carry it along, are pickled quickly.
         shared = ArenaList(state)
@@ -72,7 +70,7 @@ class Home:
         serializer: str,
         ready: Event,
         ended: Event,
-        barriers: Queue,
+        barriers: Queue[bytes],
         address: Any,
         server_pid: int | None,
     ) -> None:
@@ -238,6 +236,8 @@ def _is_dead(pid: int) -> bool:
 
 def pickled_within_tree(thing: Any) -> tuple[bytes, Any]:
     """Return a pickle that any process of the tree can read, for as long as the second is kept."""
+    from procession.context import reduction
+
     made: list[bytes] = []
 
     def dump() -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedMemoryManager"]
 
-_util: Any = _stdlib.load("util")
+_util: Any = _stdlib.util
 
 
 class SharedMemoryServer(Server):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["end_server"]
 
 _process_of: Any = _stdlib.process
-_util: Any = _stdlib.load("util")
+_util: Any = _stdlib.util
 
 
 def end_server(

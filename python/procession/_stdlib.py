@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["find", "give_away", "home_of", "is_loading", "load", "loaded", "process", "replace"]
+__all__ = [
+    "find",
+    "give_away",
+    "home_of",
+    "is_loading",
+    "load",
+    "loaded",
+    "process",
+    "register_reducers",
+    "replace",
+    "spawning_popen",
+    "util",
+]
 
 _PACKAGE = "multiprocessing"
 
@@ -34,6 +46,7 @@ _here = threading.local()  # has `loading` set in a thread that imports what is 
 _own: dict[str, ModuleType] = {}  # the original's modules, once some of their names are given away
 _given_away: set[str] = set()
 _replaced: dict[str, Any] = {}  # attributes of the package that are answered by something else
+_registrations: list[Callable[[Any], object]] = []  # see `register_reducers`
 
 
 def load(name: str = "") -> ModuleType:
@@ -98,6 +111,50 @@ def replace(name: str, function: Callable[..., Any]) -> None:
             vars(package).update(_replaced)
 
 
+def register_reducers(register: Callable[[Any], object]) -> None:
+    """Call `register` with the original's `reduction`: now, or once that is imported.
+
+    Nothing is pickled before, and importing it would take longer than all that a process needs.
+    `register` must import nothing: it may be called in the middle of any import.
+    """
+    with _lock:
+        _registrations.append(register)
+        # Or another thread is importing it, and may have called all that it knew of.
+        is_there = _PACKAGE in (_own or sys.modules)
+    if is_there:
+        register(load("reduction"))
+
+
+def spawning_popen() -> Any:
+    """Return what this thread starts a process by, if it is pickling for that."""
+    context = loaded("context")
+    get = getattr(context, "get_spawning_popen", None)
+    return None if get is None else get()
+
+
+class _Util:
+    """The original's `util`. It is imported when something is wanted of it but an entry in its log.
+
+    Nobody has asked for the log as long as it is not there.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(load("util"), name)
+
+    def debug(self, message: str, *args: Any) -> None:
+        """Log what helps to find mistakes."""
+        if found := loaded("util"):
+            found.debug(message, *args)
+
+    def info(self, message: str, *args: Any) -> None:
+        """Log what happens."""
+        if found := loaded("util"):
+            found.info(message, *args)
+
+
+util: Any = _Util()
+
+
 def _import(full_name: str) -> ModuleType:
     __import__(full_name)
     return sys.modules[full_name]
@@ -148,6 +205,10 @@ class _PackageLoader(SourceFileLoader):
         vars(module)["process"] = process
         super().exec_module(module)
         vars(module).update(_replaced)
+        # It has imported that.
+        reduction = sys.modules[f"{_PACKAGE}.reduction"]
+        for register in _registrations:
+            register(reduction)
 
 
 def _import_process() -> ModuleType:

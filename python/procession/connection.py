@@ -9,7 +9,6 @@ from procession._procession import Connection as Connection
 from procession._procession import Listener as _Engine
 from procession._procession import Tls as _Tls
 from procession._procession import answer, challenge, connect, pipe, verify, wait
-from procession.context import AuthenticationError, reduction
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -333,6 +332,8 @@ def deliver_challenge(connection: Any, authkey: bytes, digest_name: str = "sha25
     Raises:
         AuthenticationError: It does not.
     """
+    from procession.context import AuthenticationError
+
     _bytes_key(authkey)
     message = b"{%s}%s" % (digest_name.encode("ascii"), challenge().removeprefix(b"{sha256}"))
     connection.send_bytes(_CHALLENGE + message)
@@ -351,6 +352,8 @@ def answer_challenge(connection: Any, authkey: bytes) -> None:
     Raises:
         AuthenticationError: It was not convinced, or sent something else than a challenge.
     """
+    from procession.context import AuthenticationError
+
     _bytes_key(authkey)
     message = connection.recv_bytes(_LONGEST_REPLY)
     if not message.startswith(_CHALLENGE):
@@ -422,6 +425,8 @@ def XmlClient(*args: Any, **kwds: Any) -> ConnectionWrapper:
 
 def reduce_connection(conn: Connection) -> Any:
     """Return how to make the connection in another process."""
+    from procession import reduction
+
     # `fileno()` is for those who read the descriptor by themselves, and makes the pipe slower.
     handle = conn._handle
     descriptor = reduction.DupFd(conn.fileno() if handle is None else handle)
@@ -437,4 +442,25 @@ def rebuild_connection(
     return Connection(df.detach(), readable, writable, mailbox=mailbox)
 
 
-reduction.register(Connection, reduce_connection)
+def _reduce_socket(sock: Any) -> Any:
+    """Return how to make the socket in another process."""
+    from procession import reduction
+
+    return reduction._reduce_socket(sock)
+
+
+def _register(original: Any) -> None:
+    original.register(Connection, reduce_connection)
+    original.register(original.socket.socket, _reduce_socket)
+
+
+_stdlib.register_reducers(_register)
+
+
+def __getattr__(name: str) -> Any:
+    """Return what the original's module has by that name too."""
+    if name not in ("AuthenticationError", "reduction"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from procession import context
+
+    return getattr(context, name)

@@ -17,7 +17,7 @@ import sys
 import threading
 
 import procession
-from procession import _links, _stdlib
+from procession import _stdlib, connection
 from procession._base_manager import STANDARD, BaseManager, State  # noqa: F401
 from procession._links.messages import dispatch  # noqa: F401
 from procession._manager_server import Server  # noqa: F401
@@ -49,7 +49,6 @@ from procession._proxies.kinds import (
     _BaseDictProxy,
 )
 from procession._served.values import Array, Namespace, Value
-from procession.context import ProcessError, reduction  # noqa: F401
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ HAS_SHMEM = True
 
 _NEW_IN_314 = sys.version_info >= (3, 14)
 
-_util: Any = _stdlib.load("util")
-
 
 def reduce_array(a: array.array[Any]) -> Any:
     """Return how to make an array from its bytes."""
@@ -77,9 +74,13 @@ def rebuild_as_list(obj: Iterable[Any]) -> Any:
     return list, (list(obj),)
 
 
-reduction.register(array.array, reduce_array)
-for _view in ("items", "keys", "values"):
-    reduction.register(type(getattr({}, _view)()), rebuild_as_list)
+def _register(original: Any) -> None:
+    original.register(array.array, reduce_array)
+    for view in ("items", "keys", "values"):
+        original.register(type(getattr({}, view)()), rebuild_as_list)
+
+
+_stdlib.register_reducers(_register)
 
 
 def _pool(*args: Any, **kwds: Any) -> Any:
@@ -125,18 +126,6 @@ if _NEW_IN_314:
     SyncManager.register("set", set, SetProxy)
 
 
-class _AfterFork:
-    """What the hooks that run in a child process are registered for."""
-
-    def settle(self) -> None:
-        """Have the servers count what this process refers to."""
-        _links.settle()
-
-
-_after_fork = _AfterFork()
-_util.register_after_fork(_after_fork, _AfterFork.settle)
-
-
 def __getattr__(name: str) -> Any:
     """Return what the original has besides, such as `RemoteError`."""
     if name in ("SharedMemoryManager", "SharedMemoryServer"):
@@ -145,4 +134,6 @@ def __getattr__(name: str) -> Any:
         return globals()[name]
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "reduction":
+        return connection.reduction
     return getattr(_stdlib.load("managers"), name)

@@ -320,8 +320,9 @@ TESTS = {
         "unit/test_manager_residents.py::test_manager_may_be_shut_down_before_its_server_answers",
         "unit/test_managers.py::test_server_that_dies_before_it_answers_is_told_of",
     ],
-    "Without an address a manager listens at a name that is no file.": [
+    "Without an address a manager listens at a name that is no file": [
         "unit/test_manager_residents.py::test_address_leaves_no_file",
+        "unit/test_differences.py::test_log_of_a_manager_tells_of_no_directory",
     ],
     "Dictionaries, lists, queues, locks and their like of a manager are in shared memory": [
         "unit/test_managers.py::test_what_is_in_shared_memory_outlives_a_killed_server",
@@ -794,6 +795,33 @@ def test_answers_of_a_manager_come_from_any_of_its_threads():
         for guest in guests:
             guest.join(DEADLOCK)
         assert len(answered_by) > 1
+
+
+LOGS_A_MANAGER = """
+import logging
+import sys
+import procession
+
+if __name__ == "__main__":
+    procession.log_to_stderr(logging.INFO)
+    with procession.get_context(sys.argv[1]).Manager() as manager:
+        assert manager._number_of_objects() == 0
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_log_of_a_manager_tells_of_no_directory(tmp_path, method):
+    script = tmp_path / "script.py"
+    script.write_text(LOGS_A_MANAGER)
+    done = subprocess.run(
+        [sys.executable, str(script), method],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=DEADLOCK,
+        check=True,
+    )
+    assert re.search(r"INFO/SyncManager-1\] manager serving at '\\x00procession-", done.stderr)
+    assert "temp directory" not in done.stderr
 
 
 def test_killed_process_breaks_a_managed_barrier(ctx):

@@ -86,6 +86,84 @@ def test_modules_of_the_original_under_the_alias(tmp_path):
     assert done.returncode == 0
 
 
+# What makes reducers known, and what makes the original's pickler known, in either order.
+OURS = "import procession.connection, procession.managers"
+INSTALLED = "import procession; procession.install()"
+ORIGINAL = """
+import sys
+import procession
+from procession import _stdlib
+if "multiprocessing" not in (_stdlib._own or sys.modules):
+    print("not there before")
+pickler = _stdlib.load("reduction").ForkingPickler
+"""
+REDUCERS = """
+import array
+import pickle
+import socket
+import procession.connection
+assert pickle.loads(pickler.dumps({1: 2}.items())) == [(1, 2)]
+assert pickle.loads(pickler.dumps(array.array("i", [3]))) == array.array("i", [3])
+for class_ in (procession.connection.Connection, socket.socket):
+    reducer = pickler._extra_reducers[class_]
+    assert reducer.__module__ in ("procession.connection", "procession.reduction"), reducer
+print("registered")
+"""
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(OURS, ORIGINAL), (ORIGINAL, OURS), (INSTALLED, OURS, ORIGINAL), (INSTALLED, ORIGINAL, OURS)],
+    ids=["ours first", "original first", "installed, ours first", "installed, original first"],
+)
+def test_reducers_are_registered_whichever_is_imported_first(parts):
+    script = "\n".join((*parts, REDUCERS))
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stderr == ""
+    # Ours must not import it: a child that needs no more than ours would start late.
+    assert done.stdout == "not there before\nregistered\n"
+
+
+SERVER_S_MODULES = """
+import sys
+import procession
+from procession.managers import SyncManager
+
+class Manager(SyncManager):
+    pass
+
+def modules():
+    return tuple(sys.modules)
+
+if __name__ == "__main__":
+    Manager.register("modules", modules)
+    with Manager(ctx=procession.get_context("spawn")) as manager:
+        print(*manager.modules()._getvalue(), sep="\\n")
+"""
+# What takes as long to import as all that a server needs.
+SLOW = {"enum", "multiprocessing", "pickle", "re", "signal", "socket", "subprocess", "traceback"}
+
+
+def test_server_of_a_manager_imports_nothing_slow_before_it_answers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SERVER_S_MODULES)
+    # Without `site`, which imports what the environment wants.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-S", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env=environment,
+    )
+    assert done.stderr == ""
+    names = set(done.stdout.split())
+    assert "procession._manager_server" in names
+    assert not names & SLOW
+
+
 def test_registries_are_shared():
     import multiprocessing.process
     import multiprocessing.reduction

@@ -129,9 +129,11 @@ impl Pace {
         self.end <= Instant::now()
     }
 
-    /// The next slice, which is four times as long, up to `longest`.
+    /// The next slice, which is ten times as long, up to `longest`.
+    ///
+    /// Not less: while many wait for long, it is the sleeps that end in vain which cost.
     pub(crate) fn next(&self, longest: Duration) -> Self {
-        Self::new((self.slice * 4).min(longest))
+        Self::new((self.slice * 10).min(longest))
     }
 
     /// Notes that this thread was interrupted in a wait for `what`.
@@ -225,6 +227,17 @@ mod tests {
             },
         );
         assert!(!seen.unwrap());
+    }
+
+    #[test]
+    fn slices_grow_quickly_and_no_further_than_the_longest() {
+        let slices = |first, longest| {
+            let paces =
+                std::iter::successors(Some(Pace::new(first)), |pace| Some(pace.next(longest)));
+            paces.map(|pace| pace.slice).take(4).collect::<Vec<_>>()
+        };
+        let [first, second] = [Duration::from_millis(20), Duration::from_millis(200)];
+        assert_eq!(slices(first, SLICE), [first, second, SLICE, SLICE]);
     }
 
     #[test]

@@ -30,10 +30,16 @@ __all__ = ["Link", "Local", "Reference", "link_to"]
 class _Here:
     """What this process has done."""
 
+    # Whether a forked child comes to take its own references.
+    settles_after_fork = False
     # The process that says goodbye at its end: a forked child begins anew.
     says_goodbye: int | None = None
     # Held while a connection is made or chosen.
     mutex = threading.RLock()
+
+    def settle(self) -> None:
+        """Have the servers count what this process refers to since it was forked."""
+        settle()
 
 
 _here = _Here()
@@ -265,6 +271,7 @@ def link_to(address: Any, authkey: bytes, serializer: str, connect: Any) -> Any:
             link = Link(address, bytes(authkey), client)
             _expect_end()
         _links[key] = by_address[address] = link
+        _settle_after_fork()
         return link
 
 
@@ -311,6 +318,13 @@ def say_goodbye() -> None:
     for link in list(_links.values()):
         if isinstance(link, Link):
             link.say_goodbye()
+
+
+def _settle_after_fork() -> None:
+    """See to it that a process that is forked from this one calls `settle`."""
+    if not _here.settles_after_fork:
+        _here.settles_after_fork = True
+        _stdlib.util.register_after_fork(_here, _Here.settle)
 
 
 def settle() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CODECS", "Server", "free_address"]
 
 _process_of: Any = _stdlib.process
-_util: Any = _stdlib.load("util")
+_util: Any = _stdlib.util
 
 # Seconds that threads of a server which stops may take for what they are doing.
 _PATIENCE = 0.2

@@ -16,7 +16,6 @@ from procession._procession import dumps, loads
 from procession._proxies import Token
 from procession._served import MAKERS, calling, is_polite
 from procession._served.values import Array
-from procession.context import reduction
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def _format_exc() -> str:
 
 def _dumps_reply(message: Any) -> bytes:
     """Return a reply as a pickle, with nothing by value that has no name in other programs."""
+    from procession.context import reduction
+
     return bytes(reduction.ForkingPickler.dumps(message))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from procession import _links, _process, _stdlib, connection
 from procession._links.messages import NOTHING, convert_to_error, wire
 from procession._procession import is_packing
-from procession.context import get_spawning_popen
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _ORIGINAL = "multiprocessing.managers"
 HOME = "procession.managers"
 
 _process_of: Any = _stdlib.process
-_util: Any = _stdlib.load("util")
+_util: Any = _stdlib.util
 
 
 def settle_in_managers(names: dict[str, Any]) -> None:
@@ -230,7 +229,7 @@ class BaseProxy:
 
     def __reduce__(self) -> Any:
         kwds: dict[str, Any] = {}
-        popen = get_spawning_popen()
+        popen = _stdlib.spawning_popen()
         if self._methods is not None:
             if is_packing():
                 return self._methods.pickled(self._token, popen and self._authkey)
