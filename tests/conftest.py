@@ -15,10 +15,10 @@ import pytest
 
 from procession import _process
 
-SETTLE = 5.0  # seconds; a joined thread is listed for a moment more
+SETTLE = 60.0  # seconds; a joined thread is listed for a moment more
 # Seconds that a name in `/dev/shm` must have been there without a break to count as left. Programs
 # beside this one, such as tests that run at the same time, have names there too, but not for long.
-STRANGERS = 60.0
+STRANGERS = 300.0
 # What this package notes of a name: the pid is that of the first process of its tree.
 NOTE = re.compile(r"procession\.\d+\.(\d+)-")
 # Made on first use, and live as long as the process: ours, and the arenas of the original's heap.

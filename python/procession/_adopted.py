@@ -98,8 +98,10 @@ class Adopted:
 
     def __init__(self, resident: Resident) -> None:
         self.resident = resident
-        # The client that has taken the lock.
+        # The client that has taken the lock. Whoever notes one that is not gone has the guard, so
+        # that what is done at its end comes after.
         self._holder: int | None = None
+        self._guard = threading.Lock()
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method that a request of this name means."""
@@ -127,20 +129,24 @@ class Adopted:
     def _call(self, name: str, method: Any, args: Any, kwds: Any) -> Any:
         result = method(*args, **kwds)
         try:
-            calling.check()
+            with self._guard:
+                calling.check()
+                if name == "acquire" and result:
+                    self._holder = calling.caller.client
         except CallerGoneError:
             self.resident.undo(name, args, result)
             raise
-        if name == "acquire" and result:
-            self._holder = calling.caller.client
         return result
 
     def _client_gone(self, client: int, killed: bool) -> None:
         """Let go of a lock that a killed client has; others may have left it to somebody else."""
         is_lock = type(self.resident).stands_for is threading.Lock
-        if not killed or self._holder != client or not is_lock:
+        if not killed or not is_lock:
             return
-        self._holder = None
+        with self._guard:
+            if self._holder != client:
+                return
+            self._holder = None
         if self.resident.native._count():
             self.resident.method("release")()
 

@@ -91,6 +91,9 @@ class BaseManager:
 
         if tls is not None:
             connection._native_tls(tls, address)  # raises where it is of no use
+        for name, most in (("max_clients", max_clients), ("max_message", max_message)):
+            if most is not None and most < 1:
+                raise ValueError(f"{name} must be None or at least 1, not {most}")
         if authkey is None:
             authkey = _process_of.current_process().authkey
         self._address = address

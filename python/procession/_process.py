@@ -269,7 +269,9 @@ def open_nowhere() -> None:
     Made once here, so that not every child has to make it.
     """
     if _here.nowhere is None:
-        _here.nowhere = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        # Python warns at its end of files that are open and own their descriptors.
+        _here.nowhere = open(descriptor, encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _replace_stdin() -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-DEADLOCK = 60.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 setting = []
 

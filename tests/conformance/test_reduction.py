@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import uuid
 
 import pytest
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 ITEMS = ["text", b"bytes", -273.154, 2**63 - 1, -(2**63), None, True, False, "", b"", "x" * 100]
 
 

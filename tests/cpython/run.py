@@ -27,7 +27,7 @@ ORDER = (
     "started",
     "failed",
 )  # of the outcomes of a test, the worst last
-END_LIMIT = 30.0  # seconds for the helper processes of a class to end after it
+END_LIMIT = 120.0  # seconds for the helper processes of a class to end after it
 LAST_LINES = 200  # of what a class has printed, for a failure
 JOBS = 2 * (os.cpu_count() or 1)  # classes at a time, which wait most of their time
 

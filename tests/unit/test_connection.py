@@ -16,8 +16,9 @@ import pytest
 import procession
 from procession import connection
 from tests.cpython import every
+from tests.unit.waiting import alarm_soon
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 STDLIB = multiprocessing.connection
 
@@ -140,14 +141,12 @@ def test_exception_of_a_signal_handler_within_a_message_spoils_no_other():
     try:
         with connection.Connection(reader, writable=False) as end:
             os.write(writer, b"\0\0\0\5abc")
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(StopError):
+            with pytest.raises(StopError), alarm_soon():
                 end.recv_bytes()
             os.write(writer, b"de\0\0\0\4next")
             assert end.recv_bytes() == b"next"
             os.write(writer, b"\0\0")
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(StopError):
+            with pytest.raises(StopError), alarm_soon():
                 end.recv_bytes()
             assert end.poll(), "a part of a message is there"
             os.write(writer, b"\0\4last")
@@ -193,8 +192,7 @@ def test_signal_ends_waits_of_every_kind():
                 lambda _: connection.wait([here]),
                 lambda _: listener.accept(),
             ):
-                signal.setitimer(signal.ITIMER_REAL, 0.05)
-                with pytest.raises(StopError):
+                with pytest.raises(StopError), alarm_soon():
                     blocking(None)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -420,8 +418,13 @@ def test_limit_of_a_connection_can_be_changed():
         there.send_bytes(b"four")
         with pytest.raises(OSError, match="bad message length"):
             here.recv_bytes()
+        with pytest.raises(ValueError, match="max_message must be at least 0, not -1"):
+            here.max_message = -1
+        assert here.max_message == 3
         here.max_message = None
         assert here.max_message is None
+    with pytest.raises(ValueError, match="max_message must be at least 0, not -1"):
+        connection.Listener(max_message=-1)
 
 
 def test_signal_handler_cannot_send_within_a_message():
@@ -430,7 +433,6 @@ def test_signal_handler_cannot_send_within_a_message():
     outcomes = []
 
     def send_meanwhile(_signal, _frame):
-        signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             here.send("in between")
         except RuntimeError as error:
@@ -438,16 +440,20 @@ def test_signal_handler_cannot_send_within_a_message():
         # Until now nobody has read, so the message was still underway.
         reader.start()
 
+    def signal_when_it_is_underway(main):
+        there.poll(None)
+        signal.pthread_kill(main, signal.SIGALRM)
+
     received = []
     reader = threading.Thread(target=lambda: received.append(there.recv_bytes()))
+    signalling = threading.Thread(target=signal_when_it_is_underway, args=(threading.get_ident(),))
     before = signal.signal(signal.SIGALRM, send_meanwhile)
     try:
-        # More than once: the first may come while a part is being written, and is noticed later.
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        signalling.start()
         here.send_bytes(b"x" * 10_000_000)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    signalling.join()
     reader.join()
     assert len(received[0]) == 10_000_000, "the message is not whole"
     assert len(outcomes) == 1

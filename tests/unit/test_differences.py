@@ -23,7 +23,7 @@ from procession import _procession, managers, resource_sharer
 from procession.futures import ProcessPoolExecutor
 from tests.unit.test_large_messages import LARGE, grid
 
-DEADLOCK = 60.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "differences.md"
 

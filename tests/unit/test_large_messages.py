@@ -17,7 +17,7 @@ import pytest
 import procession
 from procession import connection
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 LARGE = 1 << 20  # bytes, of a message that does not go through a pipe
 OUTSTANDING = 64 << 20  # bytes, from which on messages go through a pipe nevertheless

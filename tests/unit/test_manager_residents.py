@@ -502,9 +502,9 @@ with rlock, rlock:
     assert taken == [False]
 with condition:
     event.set()
-    assert condition.wait(60)
+    assert condition.wait(300)
 semaphore.acquire()
-assert barrier.wait(60) in (0, 1)
+assert barrier.wait(300) in (0, 1)
 queue.put(queue)
 queue.get().put("by way of itself")
 print("done")

@@ -1,5 +1,6 @@
 """What managers of this package do beyond the original: deaths, crowds, and the two forms."""
 
+import contextlib
 import functools
 import gc
 import operator
@@ -15,8 +16,8 @@ import threading
 import pytest
 
 import procession
-from procession import managers
-from tests.unit.waiting import LIMIT, comes_true
+from procession import connection, managers
+from tests.unit.waiting import LIMIT, comes_true, started
 
 KEY = b"a key for tests"
 
@@ -117,6 +118,45 @@ def test_nothing_is_handed_to_a_killed_client(forked, kind, method, give):
     assert getattr(source, method)()
 
 
+@contextlib.contextmanager
+def stopped(pid):
+    """Have a process stand still within the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+        for task in tasks:
+            assert comes_true(lambda task=task: task.read_text().rpartition(") ")[2][0] == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("Lock", "acquire"), ("Semaphore", "acquire"), ("Queue", "get")]
+)
+def test_request_that_is_read_after_the_end_of_its_client_takes_nothing(kind, method):
+    with procession.get_context("fork").Manager() as made:
+        shared = getattr(connected(made), kind)()
+        if kind == "Queue":
+            shared.put("item")
+        open_there = pathlib.Path(f"/proc/{made._process.pid}/fd")
+        before = len(list(open_there.iterdir()))
+        with connection.Client(made.address, authkey=made._authkey) as client:
+            client.send((None, "accept_connection", ("a thread",), {}))
+            assert client.recv() == ("#RETURN", None)
+            with stopped(made._process.pid):
+                client.send((shared._id, method, (), {}))
+                client.close()
+        assert comes_true(lambda: len(list(open_there.iterdir())) <= before), "it was not read"
+        assert getattr(shared, method)(True, LIMIT)
+
+
+@pytest.mark.parametrize("option", ["max_clients", "max_message"])
+def test_limit_that_lets_nothing_through_is_refused(option):
+    with pytest.raises(ValueError, match=f"{option} must be None or at least 1, not 0"):
+        managers.SyncManager(**{option: 0})
+
+
 def wait_for_notice(condition, waiting):
     with condition:
         waiting.append(1)
@@ -197,7 +237,8 @@ def test_server_that_dies_before_it_answers_is_told_of(ctx):
 
 
 def test_server_ends_properly_while_calls_wait(ctx):
-    made = ctx.Manager()
+    made = managers.SyncManager(ctx=ctx, shutdown_timeout=LIMIT)
+    made.start()
     other = connected(made)
     event, items = other.Event(), other.Queue()
     threads = [
@@ -437,10 +478,8 @@ def test_interrupted_call_leaves_the_connection_in_order(forked):
     queue = forked.Queue()
     main = threading.main_thread().ident
     timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), started(timer):
         queue.get()
-    timer.join()
     queue.put("first")
     assert forked.dict(a=1)["a"] == 1
 

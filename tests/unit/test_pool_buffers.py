@@ -13,7 +13,7 @@ import procession
 from procession.futures import ProcessPoolExecutor
 from tests.unit.test_large_messages import LARGE, Grid, grid
 
-DEADLOCK = 60.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -229,7 +229,7 @@ def kill(pool):
     results = [pool.apply_async(die, (grid(),), retries=number % 2) for number in range(4)]
     for result in results:
         try:
-            result.get(60)
+            result.get(DEADLOCK)
         except procession.WorkerDiedError:
             pass
 
@@ -240,7 +240,7 @@ def kill_and_keep_nothing(pool):
     for worker in list(pool._pool):
         worker.kill()
     try:
-        results.get(60)
+        results.get(DEADLOCK)
     except procession.WorkerDiedError:
         pass
 

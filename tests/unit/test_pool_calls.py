@@ -13,8 +13,9 @@ import pytest
 
 import procession
 from procession import aio
+from tests.unit.waiting import with_time_enough
 
-DEADLOCK = 60.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 HOUR = 3600.0
 
 hoard = []
@@ -82,14 +83,21 @@ def test_call_that_takes_too_long_loses_its_worker(make_pool):
 def test_each_task_of_a_map_has_the_time(make_pool):
     pool = make_pool(2)
     assert pool.map(square, range(50), timeout=DEADLOCK) == [n * n for n in range(50)]
-    with pytest.raises(procession.TaskTimeoutError) as caught:
-        pool.map(time.sleep, [0, 0, 0, HOUR, 0], timeout=0.5)
-    assert caught.value.task == 3
-    results = pool.imap(time.sleep, [0, HOUR, 0], timeout=0.5)
-    assert next(results) is None
-    with pytest.raises(procession.TaskTimeoutError):
-        next(results)
-    assert next(results) is None
+
+    def check_map(seconds):
+        with pytest.raises(procession.TaskTimeoutError) as caught:
+            pool.map(time.sleep, [0, 0, 0, HOUR, 0], timeout=seconds)
+        assert caught.value.task == 3
+
+    def check_imap(seconds):
+        results = pool.imap(time.sleep, [0, HOUR, 0], timeout=seconds)
+        assert next(results) is None
+        with pytest.raises(procession.TaskTimeoutError):
+            next(results)
+        assert next(results) is None
+
+    with_time_enough(check_map)
+    with_time_enough(check_imap)
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
@@ -166,6 +174,34 @@ def test_small_buffer_gives_the_same_results(make_pool):
         assert list(pool.imap(square, range(30), buffersize=size)) == [n * n for n in range(30)]
         found = pool.imap_unordered(square, range(30), 4, buffersize=size)
         assert sorted(found) == [n * n for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("number", "allowed"), [(-1, "at least 0, not -1"), (1 << 70, "at most 4294967295")]
+)
+def test_number_of_retries_that_is_none_is_refused(make_pool, number, allowed):
+    pool = make_pool(1)
+    for call in (
+        lambda: pool.apply(square, (1,), retries=number),
+        lambda: pool.map(square, [1], retries=number),
+        lambda: pool.imap(square, [1], retries=number),
+        lambda: make_pool(1, retries=number),
+    ):
+        with pytest.raises(ValueError, match=f"retries must be {allowed}"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "allowed"),
+    [
+        ("max_memory_per_child", 0, "max_memory_per_child must be at least 1, not 0"),
+        ("max_memory_per_child", -1, "max_memory_per_child must be at least 1, not -1"),
+        ("affinity", [{-1}], "the number of a CPU must be at least 0, not -1"),
+    ],
+)
+def test_number_for_workers_that_is_none_is_refused(make_pool, option, number, allowed):
+    with pytest.raises(ValueError, match=allowed):
+        make_pool(1, **{option: number})
 
 
 @pytest.mark.parametrize("size", [0, -1])

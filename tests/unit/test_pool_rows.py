@@ -16,7 +16,7 @@ import pytest
 import procession
 from procession.futures import ProcessPoolExecutor
 
-DEADLOCK = 60.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 class PickyError(Exception):

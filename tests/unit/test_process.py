@@ -12,7 +12,7 @@ import pytest
 
 import procession
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 def is_running(pid):
@@ -59,6 +59,28 @@ def test_daemon_dies_with_its_parent(tmp_path, method, end):
             parent.send_signal(signal.SIGKILL)
         parent.wait(DEADLOCK)
         wait_until(lambda: not is_running(pid))
+
+
+START_AND_END = """
+import procession, sys
+
+def do_nothing():
+    pass
+
+if __name__ == "__main__":
+    child = procession.get_context(sys.argv[1]).Process(target=do_nothing)
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nothing_is_open_when_a_program_ends(tmp_path, method):
+    script = tmp_path / "script.py"
+    script.write_text(START_AND_END)
+    command = [sys.executable, "-X", "dev", str(script), method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLOCK, check=True)
+    assert done.stderr == ""
 
 
 def do_nothing():

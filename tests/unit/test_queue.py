@@ -7,7 +7,10 @@ import threading
 
 import pytest
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+import procession
+from tests.unit.waiting import alarm_soon, started
+
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 class Unpicklable:
@@ -159,6 +162,11 @@ def test_batches_keep_their_order(make_queue):
         channel.get_many(1, False)
 
 
+def test_negative_number_of_items_is_refused(make_queue):
+    with pytest.raises(ValueError, match="limit must be at least 0, not -1"):
+        make_queue().get_many(-1, False)
+
+
 def test_signal_handler_runs_while_get_waits(make_queue):
     channel = make_queue()
     called = []
@@ -174,6 +182,35 @@ def test_signal_handler_runs_while_get_waits(make_queue):
     assert called == [None]
 
 
+def put_for_ever(channel):
+    while True:
+        channel.put_many([b"theirs"] * 1000)
+
+
+def test_put_waits_for_a_process_that_is_stopped_in_the_middle_of_one():
+    ctx = procession.get_context("fork")
+    channel = ctx.Queue()
+    child = ctx.Process(target=put_for_ever, args=(channel,))
+    # So that this thread looks for signals in its next wait: two seconds after the last look.
+    threading.Event().wait(2.1)
+    child.start()
+    try:
+        waited = False
+        while not waited:
+            os.kill(child.pid, signal.SIGSTOP)
+            goes_on = threading.Timer(3.0, os.kill, (child.pid, signal.SIGCONT))
+            with started(goes_on):
+                channel.put("ours")
+                waited = goes_on.finished.is_set()
+                goes_on.cancel()
+            while channel.qsize():
+                channel.get_many(10_000)
+            os.kill(child.pid, signal.SIGCONT)
+    finally:
+        child.kill()
+        child.join()
+
+
 def test_exception_from_a_signal_handler_ends_the_wait(make_queue):
     class AlarmError(Exception):
         pass
@@ -184,11 +221,9 @@ def test_exception_from_a_signal_handler_ends_the_wait(make_queue):
     channel = make_queue()
     before = signal.signal(signal.SIGALRM, raise_alarm)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(AlarmError):
+        with pytest.raises(AlarmError), alarm_soon():
             channel.get(timeout=DEADLOCK)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     channel.put("still works")
     assert channel.get_nowait() == "still works"

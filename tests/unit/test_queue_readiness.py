@@ -13,7 +13,7 @@ import pytest
 
 from procession.connection import Pipe, wait
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 def put(target, item):

@@ -17,7 +17,7 @@ import pytest
 from procession import TasksLostError
 from procession.queues import JoinableQueue, Queue, SimpleQueue
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 class Unpicklable:

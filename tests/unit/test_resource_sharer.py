@@ -15,7 +15,7 @@ import procession
 from procession import reduction, resource_sharer
 from tests.cpython import every
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 KEY = b"a key that both have"
 # Unchanged interpreters for the other end, the one of these tests among them.
 PYTHONS = [path for _, _, path in every.found()] or [sys.executable]

@@ -10,7 +10,7 @@ import pytest
 from procession import sharedctypes
 from procession._procession import SynchronizedBase
 
-DEADLOCK = 30.0  # seconds; only a deadlock takes this long
+DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
 class Point(ctypes.Structure):

@@ -13,10 +13,11 @@ import procession
 from procession import managers
 from procession._procession import finish_tunnels
 from procession.connection import TLS, Client, Listener
+from tests.unit.waiting import with_time_enough
 
 FOLDER = pathlib.Path(__file__).parent.parent / "certificates"
 KEY = b"a key for tests"
-LIMIT = 60.0  # seconds; only a deadlock takes this long
+LIMIT = 300.0  # seconds; only a deadlock takes this long
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -117,7 +118,11 @@ def test_client_shows_its_certificate_where_one_is_wanted():
 
 
 def test_plain_client_is_told_that_tls_is_spoken():
-    with Listener(("127.0.0.1", 0), authkey=KEY, tls=SERVER, handshake_timeout=0.05) as listener:
+    with_time_enough(check_that_a_plain_client_is_told)
+
+
+def check_that_a_plain_client_is_told(seconds):
+    with Listener(("127.0.0.1", 0), authkey=KEY, tls=SERVER, handshake_timeout=seconds) as listener:
         plain = in_thread(lambda: Client(listener.address, authkey=KEY))
         accepting = in_thread(listener.accept)
         error = plain()
@@ -250,8 +255,13 @@ def test_manager_over_tls_serves_every_process(ctx):
 
 
 def test_manager_turns_away_who_speaks_no_tls():
-    manager = managers.SyncManager(("127.0.0.1", 0), KEY, tls=BOTH, handshake_timeout=0.05)
-    with manager:
+    with_time_enough(check_that_a_manager_turns_away)
+
+
+def check_that_a_manager_turns_away(seconds):
+    with managers.SyncManager(
+        ("127.0.0.1", 0), KEY, tls=BOTH, handshake_timeout=seconds
+    ) as manager:
         with socket.create_connection(manager.address) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
             while raw.recv(1000):

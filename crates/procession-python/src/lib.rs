@@ -23,6 +23,7 @@ mod jobs;
 mod late;
 mod manager;
 mod memory;
+mod number;
 mod pickler;
 mod pickling;
 mod pool;

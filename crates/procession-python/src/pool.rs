@@ -17,6 +17,7 @@ use crate::draft::with_scratch;
 use crate::error::EngineResult;
 use crate::iterate::{PyIMapIterator, Source, Stream};
 use crate::jobs::{Call, Pack};
+use crate::number;
 use crate::pickling::{Form, dump_function};
 use crate::process::PyChild;
 use crate::result::{Callbacks, PyApplyResult, Shape};
@@ -69,10 +70,8 @@ fn is_over(submitted: EngineResult<()>, batch: &RawBatch) -> EngineResult<bool> 
 }
 
 /// A limit, of which 0 would be none at all.
-fn limit_of(name: &str, limit: Option<u64>) -> PyResult<Option<NonZero<u64>>> {
-    let Some(limit) = limit else { return Ok(None) };
-    let refused = || PyValueError::new_err(format!("{name} must be at least 1"));
-    Ok(Some(NonZero::new(limit).ok_or_else(refused)?))
+fn limit_of(name: &str, limit: Option<&Bound<'_, PyAny>>) -> PyResult<Option<NonZero<u64>>> {
+    Ok(number::at_least(name, limit, 1)?.and_then(NonZero::new))
 }
 
 /// `"spread"`, or the CPUs of each worker.
@@ -85,7 +84,7 @@ fn affinity_of(affinity: Option<&Bound<'_, PyAny>>) -> PyResult<Affinity> {
         return Err(PyValueError::new_err(format!("affinity {word:?} is not known")));
     }
     let set = |cpus: PyResult<Bound<'_, PyAny>>| {
-        cpus?.try_iter()?.map(|cpu| cpu?.extract::<usize>()).collect::<PyResult<Vec<_>>>()
+        cpus?.try_iter()?.map(|cpu| number::cpu(&cpu?)).collect::<PyResult<Vec<_>>>()
     };
     let sets = affinity.try_iter()?.map(set).collect::<PyResult<Vec<_>>>();
     let sets = sets.map_err(|error| match error.is_instance_of::<PyTypeError>(affinity.py()) {
@@ -185,16 +184,16 @@ impl PyPool {
     fn py_new(
         py: Python<'_>,
         workers: usize,
-        retries: u32,
+        #[pyo3(from_py_with = number::retries)] retries: u32,
         launch: Py<PyAny>,
-        max_memory: Option<u64>,
-        max_tasks: Option<u64>,
+        max_memory: Option<&Bound<'_, PyAny>>,
+        max_tasks: Option<&Bound<'_, PyAny>>,
         affinity: Option<&Bound<'_, PyAny>>,
     ) -> EngineResult<Self> {
         let mut options = Options::new(workers);
         options.retries = retries;
-        options.max_memory = limit_of("max_memory", max_memory)?;
-        options.max_tasks = limit_of("max_tasks", max_tasks)?;
+        options.max_memory = limit_of("max_memory_per_child", max_memory)?;
+        options.max_tasks = limit_of("maxtasksperchild", max_tasks)?;
         options.affinity = affinity_of(affinity)?;
         let launcher = Box::new(PyLauncher(launch));
         let raw = py.detach(|| RawPool::start(options, launcher))?;
@@ -217,7 +216,7 @@ impl PyPool {
         kwds: &Bound<'_, PyDict>,
         callbacks: Option<Callbacks>,
         timeout: Option<f64>,
-        retries: Option<u32>,
+        #[pyo3(from_py_with = number::retries_if_given)] retries: Option<u32>,
     ) -> EngineResult<Py<PyApplyResult>> {
         let options = options_of(timeout, retries, false)?;
         let payload = PyTuple::new(py, [args.as_any(), kwds.as_any()])?.into_any();
@@ -240,7 +239,7 @@ impl PyPool {
         star: bool,
         callbacks: Option<Callbacks>,
         timeout: Option<f64>,
-        retries: Option<u32>,
+        #[pyo3(from_py_with = number::retries_if_given)] retries: Option<u32>,
         fail_fast: bool,
     ) -> EngineResult<Py<PyApplyResult>> {
         let options = options_of(timeout, retries, fail_fast)?;
@@ -269,7 +268,7 @@ impl PyPool {
         window: usize,
         ordered: bool,
         timeout: Option<f64>,
-        retries: Option<u32>,
+        #[pyo3(from_py_with = number::retries_if_given)] retries: Option<u32>,
     ) -> EngineResult<Py<PyIMapIterator>> {
         let options = options_of(timeout, retries, false)?;
         let source = Source {

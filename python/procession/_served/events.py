@@ -93,6 +93,8 @@ class Barrier(Waiting):
             mine = self._round
             if mine.broken:
                 raise threading.BrokenBarrierError
+            # One that is gone is not one of those that have come.
+            calling.check()
             place = mine.arrived
             mine.arrived += 1
             if mine.arrived == self.parties:

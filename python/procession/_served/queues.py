@@ -38,14 +38,18 @@ class Queue(queue.Queue):  # type: ignore[type-arg]
 
     def join(self) -> None:
         """Wait until all items have been dealt with."""
-        calling.about_to_wait()
-        super().join()
+        with self.all_tasks_done:
+            self._wait_for(self.all_tasks_done, self._is_done, True, None, queue.Full)
 
     def _client_gone(self, _client: int, _killed: bool) -> None:
         """Have the calls of a client that is gone end."""
         with self.mutex:
             self.not_empty.notify_all()
             self.not_full.notify_all()
+            self.all_tasks_done.notify_all()
+
+    def _is_done(self) -> bool:
+        return not self.unfinished_tasks
 
     def _may_put(self) -> bool:
         if getattr(self, "is_shutdown", False):  # from 3.13 on

@@ -50,7 +50,8 @@ class Waiting:
             # It may be gone already. What goes from here on tells so under the lock.
             check_for(self._changed)
             self._changed.wait(left)
-            check_for(self._changed)
+        # Also where there was nothing to wait for: what is given to it now would stay with it.
+        check_for(self._changed)
         return True
 
     def _client_gone(self, _client: int, _killed: bool) -> None:

@@ -16,6 +16,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::connection::{PyConnection, PyTls};
 use crate::error::{EngineError, EngineResult};
+use crate::number;
 use crate::wait::blocking;
 
 /// A socket that others connect with.
@@ -41,7 +42,7 @@ impl PyListener {
         backlog: i32,
         authkey: Option<Vec<u8>>,
         patience: f64,
-        max_message: Option<u64>,
+        #[pyo3(from_py_with = number::max_message)] max_message: Option<u64>,
         tls: Option<PyRef<'_, PyTls>>,
     ) -> EngineResult<Self> {
         let py = address.py();
@@ -111,7 +112,7 @@ pub(crate) fn connector(
 pub(crate) fn connect(
     address: &Bound<'_, PyAny>,
     authkey: Option<Vec<u8>>,
-    max_message: Option<u64>,
+    #[pyo3(from_py_with = number::max_message)] max_message: Option<u64>,
     tls: Option<PyRef<'_, PyTls>>,
     timeout: Option<f64>,
 ) -> EngineResult<PyConnection> {

@@ -31,6 +31,7 @@ pub(crate) use self::sharer::{is_packing, redeem, share, stop_sharing};
 pub(crate) use self::tls::{PyTls, finish_tunnels};
 use crate::draft::{Draft, with_draft, with_scratch};
 use crate::error::{EngineError, EngineResult, buffer_too_short};
+use crate::number;
 use crate::pickling::{
     dump_draft, dump_outside, in_one_piece, load, load_within_tree, unpickle_bytes,
 };
@@ -412,8 +413,8 @@ impl PyConnection {
     }
 
     #[setter]
-    fn set_max_message(&self, bytes: Option<u64>) -> PyResult<()> {
-        self.end()?.set_limit(bytes.unwrap_or(u64::MAX));
+    fn set_max_message(&self, bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.end()?.set_limit(number::max_message(bytes)?.unwrap_or(u64::MAX));
         Ok(())
     }
 

@@ -73,7 +73,8 @@ fn send(
 ) -> EngineResult<()> {
     if matches!(parts, [bytes] if bytes.len() < LARGE) {
         match queue.put_parts(parts, pins, at_once()) {
-            Err(PutError::Full) => {}
+            // Also without being full it may have waited, for another process in the middle of a put.
+            Err(PutError::Full | PutError::Interrupted) => {}
             result => return Ok(result?),
         }
     }
@@ -89,7 +90,8 @@ fn receive(
     deadline: impl FnOnce() -> Option<Instant>,
 ) -> EngineResult<Message> {
     match queue.get(at_once()) {
-        Err(GetError::Empty) => {}
+        // As for `send`.
+        Err(GetError::Empty | GetError::Interrupted) => {}
         result => return Ok(result?),
     }
     let deadline = deadline();

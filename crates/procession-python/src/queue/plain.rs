@@ -11,6 +11,7 @@ use crate::draft::with_draft;
 use crate::error::EngineResult;
 use crate::generic::generic_alias;
 use crate::late::Late;
+use crate::number;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::train::{load_train, put_train};
@@ -173,7 +174,7 @@ impl PyQueue {
     #[pyo3(signature = (limit, block=true, timeout=None))]
     fn get_many<'py>(
         slf: &Bound<'py, Self>,
-        limit: usize,
+        #[pyo3(from_py_with = number::limit)] limit: usize,
         #[pyo3(from_py_with = truth)] block: bool,
         timeout: Option<f64>,
     ) -> EngineResult<Bound<'py, PyList>> {

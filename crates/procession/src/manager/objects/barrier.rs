@@ -67,6 +67,10 @@ impl Barrier {
         if state.is_broken {
             return Err(broken());
         }
+        // One that is gone is not one of those that have come.
+        if !call.is_connected() {
+            return Err(Raised::gone());
+        }
         let index = state.waiting.len() as u64;
         if index + 1 == self.parties {
             state.round += 1;

@@ -37,8 +37,8 @@ impl<S> Monitor<S> {
     }
 
     /// Waits until the state is as it should be; false if the time is over before that. A timeout
-    /// of `None` waits for ever. An error if the client whose call this is goes meanwhile; without
-    /// a call it is the program itself that waits.
+    /// of `None` waits for ever. An error if the client whose call this is has gone, also where
+    /// there was nothing to wait for; without a call it is the program itself that waits.
     pub(super) fn wait_until<'a>(
         &'a self,
         mut state: MutexGuard<'a, S>,
@@ -54,18 +54,24 @@ impl<S> Monitor<S> {
             if let Some(call) = call {
                 call.may_block();
                 // It may be gone already. What goes from here on tells so under the lock.
-                if !call.is_connected() {
-                    return Err(Raised::gone());
-                }
+                self.check(call)?;
             }
             state = self.wait(state, deadline);
-            if call.is_some_and(|call| !call.is_connected()) {
-                // The wake-up may have been meant for this client alone.
-                self.changed.notify_one();
-                return Err(Raised::gone());
-            }
         }
+        // What is given to a client that is gone would stay with it.
+        call.map_or(Ok(()), |call| self.check(call))?;
         Ok((state, true))
+    }
+
+    /// An error if the client whose call this is has gone.
+    fn check(&self, call: &Invocation<'_>) -> Result<(), Raised> {
+        if call.is_connected() {
+            return Ok(());
+        }
+        // The wake-up may have been meant for this client alone, and not all that wait may wait for
+        // the same.
+        self.changed.notify_all();
+        Err(Raised::gone())
     }
 
     /// Waits for one change, or for nothing at all.

@@ -243,11 +243,6 @@ impl Queue {
         let state = self.state.lock();
         let (mut state, _) =
             self.state.wait_until(state, call, timeout, |state| !state.items.is_empty())?;
-        if call.is_some_and(|call| !call.is_connected()) {
-            // The wake-up may have been meant for this client alone.
-            self.state.notify(1);
-            return Err(Raised::gone());
-        }
         let item = state.items.pop_front();
         if self.maximum > 0 {
             self.state.notify_all();
