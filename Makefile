@@ -20,6 +20,8 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Processes for the Python tests, which wait much of their time; with 0, pytest's own runs them.
 TEST_JOBS ?= 3
+# Test programs in Rust that run at the same time, for the same reason.
+TEST_PROGRAMS ?= 2
 # In the order of CI: what fails soonest comes first.
 GATES := fmt lint docs deny test-rust loom build stubs test-python cpython demo examples
 
@@ -30,7 +32,7 @@ TOOLS := $(VENV)/.tools
 PACKAGE := $(VENV)/.package
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
-PYTHON_CODE := python tests benches examples
+PYTHON_CODE := python tests benches examples .ci
 SOURCES := Cargo.toml Cargo.lock pyproject.toml requirements-dev.txt \
 	$(shell find crates/procession crates/procession-macros crates/procession-python \( -name '*.rs' -o -name Cargo.toml \) \
 		-not -path '*/tests/*' -not -path '*/benches/*' -not -path '*/examples/*')
@@ -116,11 +118,14 @@ msrv:
 # Tests.
 
 test-rust:
-	$(CARGO) test --locked --no-fail-fast --all-features -p procession -p procession-macros -p procession-testing 2>&1 | $(COUNT_TESTS)
+	$(PYTHON) .ci/run_tests.py $(TEST_PROGRAMS) --locked --all-features \
+		-p procession -p procession-macros -p procession-testing 2>&1 | $(COUNT_TESTS)
 
-# Under the model checker. `--cfg loom` changes every crate's build, hence a folder of its own.
+# Under the model checker. `--cfg loom` changes every crate's build, hence a folder of its own. Only the
+# checker is optimized: to optimize the rest takes a minute, and saves the models a second.
+OPTIMIZED_LOOM := --config profile.dev.package.loom.opt-level=2 --config profile.dev.package.generator.opt-level=2
 loom:
-	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked -p procession --lib --release \
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked -p procession --lib $(OPTIMIZED_LOOM) \
 		--target-dir target/loom loom 2>&1 | $(COUNT_TESTS)
 
 # Exit status 5, "no tests collected", is a failure like any other. A module stays in one process,
@@ -139,13 +144,17 @@ cpython-all:
 stubs: $(PACKAGE)
 	MYPYPATH=python $(PY) -m mypy.stubtest procession._procession --allowlist tests/stubtest-allow.txt
 
+# With the extension among the packages its features hold, so that its build of the engine is used again.
+BUILD_EXAMPLES = $(CARGO) build --locked --release -p procession -p procession-python
+
 WORDCOUNT := $(TARGET)/release/examples/wordcount
+DEMO_ROUNDS ?= 1
 demo: $(PACKAGE)
-	$(CARGO) build --locked --release -p procession --example wordcount
-	$(PY) examples/demo.py --rust $(WORDCOUNT)
+	$(BUILD_EXAMPLES) --example wordcount
+	$(PY) examples/demo.py --rust $(WORDCOUNT) --rounds $(DEMO_ROUNDS)
 
 examples: $(PACKAGE)
-	$(CARGO) build --locked --release -p procession --examples
+	$(BUILD_EXAMPLES) --examples
 	$(PY) examples/run.py --rust $(TARGET)/release/examples
 
 test:

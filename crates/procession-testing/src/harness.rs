@@ -11,7 +11,11 @@ use crate::watchdog::Watchdog;
 use crate::{interrupt, process};
 
 /// Only a deadlock takes this long. `PROCESSION_TEST_TIMEOUT`, in seconds, overrides it.
-const DEADLOCK: Duration = Duration::from_secs(120);
+const DEADLOCK: Duration = Duration::from_secs(300);
+
+/// What a test leaves behind is a leak if it is still there after a quarter of its limit. A machine with
+/// much to do takes its time to end a killed process.
+const SETTLE: u32 = 4;
 
 /// Runs the listed tests on the main thread, one after the other, and reports them in the way of
 /// the built-in test main.
@@ -55,7 +59,7 @@ fn guarded(test: fn(), limit: Duration) -> Result<(), Failed> {
     let _watchdog = Watchdog::arm(limit);
     let check = LeakCheck::begin();
     let outcome = catch_unwind(AssertUnwindSafe(test));
-    let leaks = if outcome.is_ok() { check.finish() } else { Ok(()) };
+    let leaks = if outcome.is_ok() { check.finish(limit / SETTLE) } else { Ok(()) };
     if outcome.is_err() || leaks.is_err() {
         for pid in check.new_children() {
             process::kill(pid);

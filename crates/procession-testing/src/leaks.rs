@@ -4,13 +4,10 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{children, wait_until};
-
-/// How long things may take to vanish. A thread that was joined is still listed for a moment, and
-/// a name in `/dev/shm` may belong to an unrelated program that is about to remove it.
-const SETTLE: Duration = Duration::from_secs(2);
+use crate::process::{children, strangers, wait_until};
 
 /// The arena lives as long as the process and is made on first use, so within some test.
 const KEPT: &[&str] = &["/memfd:procession-arena"];
@@ -34,7 +31,7 @@ struct Snapshot {
 ///
 /// let check = LeakCheck::begin();
 /// drop(std::fs::File::open("/dev/null")?); // a `std::mem::forget` here would be found
-/// check.finish()?;
+/// check.finish(std::time::Duration::from_secs(10))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -52,7 +49,7 @@ pub struct Leaks {
     pub threads: Vec<String>,
     /// Numbers of descriptors and what they are open on.
     pub descriptors: Vec<String>,
-    /// Names in `/dev/shm`.
+    /// Names in `/dev/shm`, but for those that a process of another program has open.
     pub shared_memory: Vec<String>,
 }
 
@@ -70,18 +67,25 @@ impl LeakCheck {
 
     /// Looks whether anything came and did not go.
     ///
-    /// What is about to vanish by itself gets a few seconds to do so.
+    /// What is about to vanish by itself gets the time `settle` to do so: a thread that was joined is
+    /// still listed for a moment, and a name in `/dev/shm` may belong to an unrelated program that
+    /// is about to remove it. Returns as soon as nothing is left.
     ///
     /// # Errors
     ///
     /// [`Leaks`] with all that is left.
-    pub fn finish(&self) -> Result<(), Leaks> {
+    pub fn finish(&self, settle: Duration) -> Result<(), Leaks> {
         let mut leaks = None;
-        wait_until(SETTLE, || {
+        wait_until(settle, || {
             leaks = Some(Snapshot::take().since(&self.before)).filter(|leaks| !leaks.is_empty());
             leaks.is_none()
         });
-        leaks.map_or(Ok(()), Err)
+        let Some(mut leaks) = leaks else { return Ok(()) };
+        if !leaks.shared_memory.is_empty() {
+            let others = open_in_other_programs();
+            leaks.shared_memory.retain(|name| !others.contains(name));
+        }
+        if leaks.is_empty() { Ok(()) } else { Err(leaks) }
     }
 }
 
@@ -168,6 +172,23 @@ fn descriptors() -> BTreeSet<String> {
 fn shared_memory() -> BTreeSet<String> {
     let mut found = names("/dev/shm");
     found.retain(|name| !name.starts_with("sem."));
+    found
+}
+
+/// The names in `/dev/shm` that processes of other programs have open or mapped.
+fn open_in_other_programs() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for pid in strangers() {
+        for folder in ["fd", "map_files"] {
+            let folder = format!("/proc/{pid}/{folder}");
+            let targets = names(&folder).into_iter();
+            let targets =
+                targets.filter_map(|name| fs::read_link(Path::new(&folder).join(name)).ok());
+            found.extend(targets.filter_map(|target| {
+                Some(target.strip_prefix("/dev/shm").ok()?.to_string_lossy().into_owned())
+            }));
+        }
+    }
     found
 }
 

@@ -37,6 +37,18 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
+/// The numbers of all processes that neither come from this one nor run the same program.
+///
+/// The latter would be a child of a child whose parent is gone.
+#[must_use]
+pub fn strangers() -> Vec<u32> {
+    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let (own, below) = (program("self"), descendants(std::process::id()));
+    let mut found: Vec<u32> = all().into_iter().map(|stat| stat.pid).collect();
+    found.retain(|pid| !below.contains(pid) && program(&pid.to_string()) != own);
+    found
+}
+
 /// Whether there is a process of this number that can still run: neither gone nor a zombie.
 #[must_use]
 pub fn is_running(pid: u32) -> bool {

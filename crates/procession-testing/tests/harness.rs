@@ -1,8 +1,9 @@
 //! The helpers find what they are there to find.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, Output};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::Duration;
 
 use procession_testing::process;
@@ -10,6 +11,9 @@ use procession_testing::{LeakCheck, Watchdog};
 
 /// Only a deadlock takes this long.
 const DEADLOCK: Duration = Duration::from_secs(30);
+
+/// How long is waited for what does not go away.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Says in the environment what this program is to do in place of the tests.
 const ROLE: &str = "PROCESSION_TESTING_ROLE";
@@ -23,6 +27,7 @@ fn main() -> ExitCode {
             leak_check_finds_a_zombie,
             leak_check_finds_a_thread,
             leak_check_finds_a_name_in_shared_memory,
+            leak_check_leaves_out_a_name_that_another_program_has_open,
             descendants_are_found_through_their_parents,
             killed_process_no_longer_runs,
             watchdog_called_off_does_nothing,
@@ -82,7 +87,8 @@ fn succeeds() {}
 /// This program again, in another role.
 fn start_again(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(ROLE, role);
+    // A leak is one after a quarter of the limit.
+    command.env(ROLE, role).env("PROCESSION_TEST_TIMEOUT", "12");
     command
 }
 
@@ -104,20 +110,20 @@ fn leak_check_finds_nothing_where_nothing_is_left() {
     assert!(Command::new("true").status().unwrap().success());
     std::thread::spawn(|| {}).join().unwrap();
     drop(File::open("/dev/null").unwrap());
-    check.finish().unwrap();
+    check.finish(DEADLOCK).unwrap();
 }
 
 fn leak_check_finds_an_open_descriptor() {
     let check = LeakCheck::begin();
     let _file = File::open("/dev/null").unwrap();
-    let leaks = check.finish().unwrap_err();
+    let leaks = check.finish(SETTLE).unwrap_err();
     assert!(leaks.to_string().contains("/dev/null"), "it does not say what is open: {leaks}");
 }
 
 fn leak_check_finds_a_zombie() {
     let check = LeakCheck::begin();
     let mut child = Command::new("true").spawn().unwrap();
-    let leaks = check.finish().unwrap_err();
+    let leaks = check.finish(SETTLE).unwrap_err();
     assert_eq!(leaks.children, [child.id()], "the zombie is the only child that was left");
     child.wait().unwrap();
 }
@@ -129,7 +135,7 @@ fn leak_check_finds_a_thread() {
         .name("left-over".into())
         .spawn(move || stopped.recv().unwrap_err())
         .unwrap();
-    let leaks = check.finish().unwrap_err();
+    let leaks = check.finish(SETTLE).unwrap_err();
     assert!(leaks.to_string().contains("left-over"), "it does not name the thread: {leaks}");
     drop(stop);
     thread.join().unwrap();
@@ -140,9 +146,26 @@ fn leak_check_finds_a_name_in_shared_memory() {
     let name = format!("procession-testing-{}", std::process::id());
     let path = format!("/dev/shm/{name}");
     drop(File::create(&path).unwrap());
-    let leaks = check.finish().unwrap_err();
+    let leaks = check.finish(SETTLE).unwrap_err();
     std::fs::remove_file(path).unwrap();
     assert!(leaks.shared_memory.contains(&name), "the name was not found: {leaks}");
+}
+
+fn leak_check_leaves_out_a_name_that_another_program_has_open() {
+    let check = LeakCheck::begin();
+    let path = format!("/dev/shm/procession-testing-{}-open", std::process::id());
+    drop(File::create(&path).unwrap());
+    // Its parent has ended when the shell has, so that it is no descendant of this program.
+    let script = format!("sh -c 'echo $$; exec sleep 1000' 3<{path} &");
+    let mut shell =
+        Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    shell.wait().unwrap();
+    let found = check.finish(SETTLE);
+    process::kill(pid.trim().parse().unwrap());
+    std::fs::remove_file(path).unwrap();
+    found.unwrap();
 }
 
 fn descendants_are_found_through_their_parents() {

@@ -272,7 +272,8 @@ fn plain_client_is_served_one_request_after_the_other() {
 
 fn wrong_key_garbage_and_silence_hold_up_nobody() {
     let address = Address::tcp("localhost", 0).unwrap();
-    let patience = Duration::from_millis(200);
+    // The client that is served has to be done in that time, however busy the machine is.
+    let patience = Duration::from_secs(2);
     let running = Running::of(Server::builder(address, KEY).patience(patience).bind().unwrap());
     let Address::Tcp(place) = *running.server.address() else { unreachable!() };
     let mut silent = TcpStream::connect(place).unwrap();

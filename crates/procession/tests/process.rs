@@ -371,11 +371,15 @@ fn ignored_child_signal_hides_the_status_and_not_the_value() {
 
 fn fork_by_other_means_gives_a_child_to_wait_for() {
     let prepared = PreparedFork::prepare().unwrap();
+    let (mut gate, opener) = std::io::pipe().unwrap();
     // SAFETY: this is the only thread.
     #[allow(unsafe_code)]
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        drop(opener);
         prepared.in_child(false).unwrap();
+        // Until the parent has seen that it lives.
+        std::io::copy(&mut gate, &mut std::io::sink()).unwrap();
         let started = Builder::new().fork(|| 7).unwrap().join();
         // SAFETY: ends the process, which is a copy that must not return into the tests.
         #[allow(unsafe_code)]
@@ -385,6 +389,7 @@ fn fork_by_other_means_gives_a_child_to_wait_for() {
     }
     let child = prepared.in_parent(pid.try_into().unwrap()).unwrap();
     assert_eq!(active_children().len(), 1);
+    drop(opener);
     assert_eq!(child.wait(None).unwrap(), ExitStatus::Code(7));
     assert!(active_children().is_empty());
 }

@@ -1,6 +1,7 @@
 //! Managers of Python that run meanwhile.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
 use procession::channel::connection::Address;
 use procession::manager::RemoteManager;
@@ -64,15 +65,8 @@ impl Running {
         Self::start_by(Command::new(python), python, package, place)
     }
 
-    pub(crate) fn start_by(mut command: Command, python: &str, package: &str, place: &str) -> Self {
-        command.args(["-c", MANAGER, package, place]).env("PYTHONPATH", PACKAGE);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let line = read_line(&mut child);
-        let address = match line.parse() {
-            Ok(port) => Address::tcp(place, port).unwrap(),
-            Err(_) => Address::unix(line),
-        };
-        Self { child, address, name: format!("{package} in {python}") }
+    pub(crate) fn start_by(command: Command, python: &str, package: &str, place: &str) -> Self {
+        Starting::new(command, python, package, place).wait()
     }
 
     pub(crate) fn connect(&self) -> RemoteManager {
@@ -91,24 +85,56 @@ impl Drop for Running {
     }
 }
 
-/// The Python in which this project's package can be imported, if there is one.
-pub(crate) fn with_package() -> Option<&'static str> {
-    let found = pythons().filter(|python| {
-        let import = ["-c", "import procession.managers"];
-        let mut command = Command::new(python);
-        command.args(import).env("PYTHONPATH", PACKAGE).stderr(Stdio::null());
-        command.status().unwrap().success()
-    });
-    found.last()
+/// A manager that has been started and has not said yet where it is. It ends when it is dropped, with
+/// its standard input.
+struct Starting {
+    child: Child,
+    place: String,
+    name: String,
 }
 
-/// Calls `test` with managers of every kind that can be had.
-pub(crate) fn with_managers(test: impl Fn(&mut Running)) {
-    for python in pythons() {
-        test(&mut Running::start(python, "multiprocessing", "127.0.0.1"));
+impl Starting {
+    fn new(mut command: Command, python: &str, package: &str, place: &str) -> Self {
+        command.args(["-c", MANAGER, package, place]).env("PYTHONPATH", PACKAGE);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, place: place.to_owned(), name: format!("{package} in {python}") }
     }
-    match with_package() {
-        Some(python) => test(&mut Running::start(python, "procession", "127.0.0.1")),
-        None => eprintln!("not with this project's package, which is not built"),
+
+    fn wait(mut self) -> Running {
+        let line = read_line(&mut self.child);
+        let address = match line.parse() {
+            Ok(port) => Address::tcp(&self.place, port).unwrap(),
+            Err(_) => Address::unix(line),
+        };
+        Running { child: self.child, address, name: self.name }
+    }
+}
+
+/// The Python in which this project's package can be imported, if there is one.
+pub(crate) fn with_package() -> Option<&'static str> {
+    static FOUND: LazyLock<Option<&'static str>> = LazyLock::new(|| {
+        let found = pythons().filter(|python| {
+            let import = ["-c", "import procession.managers"];
+            let mut command = Command::new(python);
+            command.args(import).env("PYTHONPATH", PACKAGE).stderr(Stdio::null());
+            command.status().unwrap().success()
+        });
+        found.last()
+    });
+    *FOUND
+}
+
+/// Calls `test` with managers of every kind that can be had. They are started side by side.
+pub(crate) fn with_managers(test: impl Fn(&mut Running)) {
+    let packages = pythons().map(|python| (python, "multiprocessing"));
+    let packages = packages.chain(with_package().map(|python| (python, "procession")));
+    let start =
+        |(python, package)| Starting::new(Command::new(python), python, package, "127.0.0.1");
+    let starting: Vec<Starting> = packages.map(start).collect();
+    for manager in starting {
+        test(&mut manager.wait());
+    }
+    if with_package().is_none() {
+        eprintln!("not with this project's package, which is not built");
     }
 }
