@@ -36,6 +36,7 @@ import threading
 from types import CodeType, FunctionType, MethodType
 
 from procession import _process, _stdlib
+from procession._main_module import main_comes_along
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
@@ -61,29 +62,6 @@ _SEARCH = 10_000
 _MAIN = re.compile(rb"(?:\x8c\x08|X\x08\0\0\0)__main__|[ci]__main__\n")
 # The value of these tells whether a function is the same as another one; of others, the type.
 _PLAIN = (bool, bytes, complex, float, int, str, type(None))
-
-
-def main_comes_along() -> bool:
-    """Say whether a child in a fresh interpreter imports the main module of this process.
-
-    It cannot if that is no file: under `python -c`, in a REPL, in a notebook, or from the standard
-    input. It does not if that is the `__main__.py` of a package, a directory or an archive.
-    """
-    main = sys.modules.get("__main__")
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name is not None:
-        return name != "__main__" and not name.endswith(".__main__")
-    path = getattr(main, "__file__", None)
-    return isinstance(path, str) and _is_script(path)
-
-
-@functools.lru_cache(maxsize=1)
-def _is_script(path: str) -> bool:
-    if os.path.splitext(os.path.basename(path))[0] == "ipython":
-        return False  # the original takes it for the program that runs the REPL
-    # The original's own rule for a relative path: the program may have gone elsewhere since.
-    start = _stdlib.process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    return os.path.exists(os.path.join(start or "", path))
 
 
 def dumps(obj: object) -> bytes:

@@ -2,11 +2,14 @@
 
 import contextlib
 import copyreg
+import importlib
 import math
 import pickle
 import pickletools
 import random
+import re
 import string
+import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 
@@ -305,6 +308,103 @@ def test_instance_that_has_something_to_say_is_asked(value):
     read = again(value)
     assert type(read) is type(expected)
     assert vars(read) == vars(expected)
+
+
+class WithOwnDict(Plain):
+    """Keeps what it is given somewhere else."""
+
+    __dict__ = property(lambda _self: KEPT)
+
+
+KEPT = {}
+
+
+def test_instance_is_read_into_what_its_class_says_is_its_dict(monkeypatch):
+    pickled = dumps(Plain(number=1))
+    assert is_native(pickled)
+    monkeypatch.setattr(sys.modules[__name__], "Plain", WithOwnDict)
+    KEPT.clear()
+    assert type(pickle.loads(pickled)) is WithOwnDict
+    expected = dict(KEPT)
+    KEPT.clear()
+    assert type(loads(pickled)) is WithOwnDict
+    assert expected == {"number": 1} == KEPT
+
+
+def test_instance_is_read_by_what_its_class_has_become(monkeypatch):
+    pickled = dumps(Plain(number=1))
+    assert is_native(pickled)
+    module = sys.modules[__name__]
+    for successor in (WithNew, WithMeta, WithSlots, Told, Curious):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "Plain", successor)
+            read, expected = loads(pickled), pickle.loads(pickled)
+            assert type(read) is type(expected) is successor
+            assert read.__dict__ == expected.__dict__
+    made = WithNew.made
+    monkeypatch.setattr(module, "Plain", WithNew)
+    loads(pickled)
+    assert WithNew.made == made + 1, "it was made once"
+
+
+def test_attribute_named_setstate_that_is_none_is_called_and_fails(monkeypatch):
+    pickled = dumps(Plain(number=1))
+    monkeypatch.setattr(Plain, "__setstate__", None, raising=False)
+    for read in (loads, pickle.loads):
+        with pytest.raises(TypeError, match="not callable"):
+            read(pickled)
+
+
+@pytest.mark.parametrize("instead", [None, "not a class"])
+def test_instance_of_a_class_that_is_gone_fails_as_with_pickle(monkeypatch, instead):
+    pickled = dumps(Plain(number=1))
+    module = sys.modules[__name__]
+    if instead is None:
+        monkeypatch.delattr(module, "Plain")
+    else:
+        monkeypatch.setattr(module, "Plain", instead)
+    with pytest.raises(Exception) as expected:  # noqa: PT011
+        pickle.loads(pickled)
+    with pytest.raises(type(expected.value), match=re.escape(str(expected.value))):
+        loads(pickled)
+
+
+def test_module_that_is_not_imported_is_imported_to_read_an_instance(monkeypatch, tmp_path):
+    (tmp_path / "module_of_a_class.py").write_text("class Late:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    late = importlib.import_module("module_of_a_class").Late()
+    late.number = 1
+    pickled = dumps(late)
+    assert is_native(pickled)
+    monkeypatch.delitem(sys.modules, "module_of_a_class")
+    read = loads(pickled)
+    assert type(read) is not type(late)
+    assert type(read) is sys.modules["module_of_a_class"].Late
+    assert vars(read) == {"number": 1}
+
+
+def test_names_of_attributes_are_shared_between_instances():
+    first, second = (loads(dumps(Plain(an_attribute=number))) for number in range(2))
+    (one,), (other,) = vars(first), vars(second)
+    assert one is other is sys.intern("an_attribute")
+
+
+AUDIT = """
+import argparse, sys
+from procession._procession import dumps, loads
+
+pickled = dumps(argparse.Namespace(number=1))
+assert pickled.startswith(b"\\x80\\x04cargparse\\n"), pickled
+seen = []
+sys.addaudithook(lambda event, arguments: event.startswith("pickle") and seen.append(arguments))
+assert loads(pickled) == argparse.Namespace(number=1)
+assert seen == [("argparse", "Namespace")], seen
+"""
+
+
+def test_audit_hooks_hear_of_the_class_that_is_read():
+    # Such a hook stays, so it must have a process of its own.
+    subprocess.run([sys.executable, "-c", AUDIT], check=True)
 
 
 def test_reducer_that_is_registered_later_counts(monkeypatch):

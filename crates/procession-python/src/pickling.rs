@@ -171,7 +171,7 @@ fn split_buffers(message: &[u8]) -> Option<(&[u8], impl Iterator<Item = u64>)> {
 /// Says whether every child has the main module.
 fn main_comes_along(py: Python<'_>) -> PyResult<bool> {
     static COMES_ALONG: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COMES_ALONG.import(py, "procession._by_value", "main_comes_along")?.call0()?.extract()
+    COMES_ALONG.import(py, "procession._main_module", "main_comes_along")?.call0()?.extract()
 }
 
 /// Appends a pickle with functions and classes by value; `refusal` is what came of pickling by name.
@@ -188,10 +188,19 @@ fn append_buffer(source: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     pickler::append(&PyBuffer::<u8>::get(source)?, out, source.py())
 }
 
+/// The object that `pickle` describes, if the codec can read it.
+#[inline]
+fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match codec::decode(py, pickle) {
+        None => codec::decode_plain_instance(py, pickle),
+        value => Ok(value),
+    }
+}
+
 /// The object that `pickle` describes.
 #[inline]
 pub(crate) fn load<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    match codec::decode(py, pickle) {
+    match decode(py, pickle)? {
         Some(value) => Ok(value),
         None => unpickle(py, pickle),
     }
@@ -204,7 +213,7 @@ pub(crate) fn load_within_tree<'py>(
     py: Python<'py>,
     message: &[u8],
 ) -> EngineResult<Bound<'py, PyAny>> {
-    if let Some(value) = codec::decode(py, message) {
+    if let Some(value) = decode(py, message)? {
         return Ok(value);
     }
     match split_buffers(message) {

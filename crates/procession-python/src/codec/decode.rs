@@ -12,6 +12,12 @@ use crate::received::bytes_of;
 #[inline]
 pub(crate) fn decode<'py>(py: Python<'py>, pickle: &[u8]) -> Option<Bound<'py, PyAny>> {
     let [op::PROTO, PROTOCOL, body @ .., op::STOP] = pickle else { return None };
+    decode_body(py, body)
+}
+
+/// The value that these instructions make, without those around every pickle.
+#[inline]
+pub(super) fn decode_body<'py>(py: Python<'py>, body: &[u8]) -> Option<Bound<'py, PyAny>> {
     let mut decoder = Decoder { py, left: body };
     let op = decoder.byte()?;
     if let Some(value) = decoder.leaf(op) {
@@ -169,6 +175,7 @@ fn extend_dict(stack: &mut Vec<Bound<'_, PyAny>>, mark: usize) -> Option<()> {
     stack.truncate(mark);
     Some(())
 }
+
 /// The `bytes` with this content; `None` if there is no memory for them.
 fn long_bytes<'py>(py: Python<'py>, content: &[u8]) -> Option<Bound<'py, PyAny>> {
     bytes_of(py, content).ok().map(Bound::into_any)

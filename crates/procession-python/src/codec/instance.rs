@@ -7,13 +7,18 @@
 //!
 //! Only an object that would say nothing else about itself is written. Whoever asks has seen to it
 //! that no reducer is registered for its class.
+//!
+//! What was written is read in the steps of the unpickler, and with the same effect, if the class is
+//! imported here and makes its instances as `object` does; else the unpickler reads it.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
+use crate::codec::decode::decode_body;
 use crate::codec::encode::encode_instance;
+use crate::codec::{PROTOCOL, op};
 use crate::draft::Draft;
 
 /// Appends `value` to `draft` as a pickle, if it is an instance of a plain class with plain
@@ -46,6 +51,61 @@ pub(crate) fn encode_plain_instance<'py>(
     Ok(encode_instance(module, name, state, draft))
 }
 
+/// The object that a pickle by [`encode_plain_instance`] describes; `None` if this is none, or the
+/// unpickler must read it. Runs no code of the program then, but for a module's own `__getattr__`.
+///
+/// # Errors
+///
+/// What the class raises when its instance is made, or given its state.
+pub(crate) fn decode_plain_instance<'py>(
+    py: Python<'py>,
+    pickle: &[u8],
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(parts) = Parts::of(py, pickle) else { return Ok(None) };
+    let usual = Usual::get(py)?;
+    let [module, name] = [parts.module, parts.name].map(|part| PyString::new(py, part));
+    let Some(class) = usual.look_up(&module, &name)? else { return Ok(None) };
+    if !usual.makes(&class)? {
+        return Ok(None);
+    }
+    usual.audit.bind(py).call1((intern!(py, "pickle.find_class"), module, name))?;
+    let value = usual.methods[NEW].1.bind(py).call1((class,))?;
+    if let Some(state) = &parts.state {
+        usual.give(&value, state)?;
+    }
+    Ok(Some(value))
+}
+
+/// What a pickle by [`encode_plain_instance`] consists of.
+struct Parts<'a, 'py> {
+    module: &'a str,
+    name: &'a str,
+    state: Option<Bound<'py, PyDict>>,
+}
+
+impl<'a, 'py> Parts<'a, 'py> {
+    #[inline]
+    fn of(py: Python<'py>, pickle: &'a [u8]) -> Option<Self> {
+        let [op::PROTO, PROTOCOL, op::GLOBAL, body @ .., op::STOP] = pickle else { return None };
+        let (module, body) = line(body)?;
+        let (name, body) = line(body)?;
+        let state = match body {
+            [op::EMPTY_TUPLE, op::NEWOBJ] => None,
+            [op::EMPTY_TUPLE, op::NEWOBJ, state @ .., op::BUILD] => {
+                Some(decode_body(py, state)?.cast_into_exact::<PyDict>().ok()?)
+            }
+            _ => return None,
+        };
+        Some(Self { module, name, state })
+    }
+}
+
+/// Splits the first line off.
+fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
+}
+
 /// Whether this is the name of an attribute that says nothing about the object to the pickler.
 fn is_plain_name(name: &Bound<'_, PyAny>) -> bool {
     name.cast_exact::<PyString>()
@@ -58,9 +118,16 @@ struct Usual {
     layout: [(Py<PyString>, Py<PyAny>); 3],
     /// `sys.modules`.
     modules: Py<PyAny>,
+    /// `sys.audit`.
+    audit: Py<PyAny>,
     /// Looks for an attribute that is most likely not there, without an exception.
     getattr: Py<PyAny>,
+    /// What no attribute is.
+    nothing: Py<PyAny>,
 }
+
+/// Where `__new__` is among the methods.
+const NEW: usize = 4;
 
 impl Usual {
     fn get(py: Python<'_>) -> PyResult<&'static Self> {
@@ -89,7 +156,9 @@ impl Usual {
                     of(&plain, "__weakrefoffset__")?,
                 ],
                 modules: py.import("sys")?.getattr("modules")?.unbind(),
+                audit: py.import("sys")?.getattr("audit")?.unbind(),
                 getattr: builtins.getattr("getattr")?.unbind(),
+                nothing: object.call0()?.unbind(),
             })
         })
     }
@@ -126,10 +195,51 @@ impl Usual {
         module: &Bound<'_, PyString>,
         name: &Bound<'_, PyString>,
     ) -> PyResult<bool> {
-        let modules = self.modules.bind(class.py());
-        let Ok(modules) = modules.cast_exact::<PyDict>() else { return Ok(false) };
-        let Some(module) = modules.get_item(module)? else { return Ok(false) };
-        let found = self.getattr.bind(class.py()).call1((module, name, class.py().None()))?;
-        Ok(found.is(class))
+        Ok(self.look_up(module, name)?.is_some_and(|found| found.is(class)))
+    }
+
+    /// What a module that is imported has by this name.
+    fn look_up<'py>(
+        &self,
+        module: &Bound<'py, PyString>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let modules = self.modules.bind(module.py());
+        let Ok(modules) = modules.cast_exact::<PyDict>() else { return Ok(None) };
+        let Some(module) = modules.get_item(module)? else { return Ok(None) };
+        self.attribute(&module, name)
+    }
+
+    /// The attribute of this name, if there is one.
+    fn attribute<'py>(
+        &self,
+        of: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let nothing = self.nothing.bind(of.py());
+        let found = self.getattr.bind(of.py()).call1((of, name, nothing))?;
+        Ok((!found.is(nothing)).then_some(found))
+    }
+
+    /// Whether this is a class whose instances are made as those of `object`.
+    fn makes(&self, class: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (new, usual) = &self.methods[NEW];
+        Ok(class.cast_exact::<PyType>().is_ok() && class.getattr(new.bind(class.py()))?.is(usual))
+    }
+
+    /// Gives an instance its state, as the unpickler does.
+    fn give<'py>(&self, value: &Bound<'py, PyAny>, state: &Bound<'py, PyDict>) -> PyResult<()> {
+        let py = value.py();
+        if let Some(set) = self.attribute(value, intern!(py, "__setstate__"))? {
+            return set.call1((state,)).map(drop);
+        }
+        let attributes = value.getattr(intern!(py, "__dict__"))?;
+        for (name, attribute) in state {
+            match name.cast_exact::<PyString>() {
+                Ok(name) => attributes.set_item(PyString::intern(py, name.to_str()?), attribute)?,
+                Err(_) => attributes.set_item(name, attribute)?,
+            }
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@
 //! occurs twice is refused, and so is one of more than [`MAX_OBJECTS`] texts and containers,
 //! where the pickler is at no disadvantage any more.
 //!
-//! An instance of a plain class is written too, see [`instance`], and read by the real pickler.
+//! An instance of a plain class is written and read too, see [`instance`].
 
 mod decode;
 mod encode;
@@ -24,7 +24,7 @@ mod instance;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_draft};
-pub(crate) use instance::encode_plain_instance;
+pub(crate) use instance::{decode_plain_instance, encode_plain_instance};
 
 /// Most texts and containers in one value.
 const MAX_OBJECTS: usize = 64;

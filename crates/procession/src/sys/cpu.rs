@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fs, io, iter, str};
 
 /// The CPU that this thread ran on a moment ago.
@@ -95,12 +96,14 @@ pub(crate) fn run_on(cpus: &[usize]) -> io::Result<()> {
 /// Where the kernel counts the processes of this process's control group that it killed for want of
 /// memory.
 #[derive(Debug)]
-pub(crate) struct KillCounter(Groups);
+pub(crate) struct KillCounter(&'static Groups);
 
 impl KillCounter {
     /// The counters that hold for this process.
     pub(crate) fn of_this_process() -> Self {
-        Self(Groups::of_this_process("memory"))
+        // Finding them takes longer than reading them, and few processes ever change their group.
+        static GROUPS: OnceLock<Groups> = OnceLock::new();
+        Self(GROUPS.get_or_init(|| Groups::of_this_process("memory")))
     }
 
     /// How many processes were killed so far; `None` if nobody counts.

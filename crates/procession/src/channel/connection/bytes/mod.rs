@@ -1,32 +1,28 @@
 //! Messages of bytes over one descriptor.
 
-use std::io::{self, IoSlice};
+mod incoming;
+mod outgoing;
+mod place;
+
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use smallvec::SmallVec;
+pub use incoming::Incoming;
+pub use outgoing::Outgoing;
+use place::Place;
 
 use crate::channel::connection::arrival::Arrivals;
 use crate::channel::connection::carry::{Bell, Mailbox};
 use crate::channel::connection::error::{RecvError, SendError};
-use crate::channel::connection::frame::{self, Header, Parsed};
+use crate::channel::connection::frame::{self, Parsed};
 use crate::channel::connection::tls::Cause;
-use crate::channel::connection::turn::{Turn, Turned};
+use crate::channel::connection::turn::Turn;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::slice::{must_leave, poll_in_slices};
 use crate::sys::{fd, stream};
 
 /// Bytes of a message that nobody wants are read this many at a time.
 const SKIPPED_AT_ONCE: usize = 64 << 10;
-
-/// So many parts of a message are written at once.
-const PARTS: usize = 8;
-
-/// A message that is not longer than this, with its header, is put together before it is written.
-const AT_ONCE: usize = 256;
-
-/// Up to so many bytes are read into memory that is filled with zeros before.
-const SHORT: u64 = 4096;
 
 /// The byte that goes with a descriptor, as CPython sends it: how many there are.
 const ONE_DESCRIPTOR: [u8; 1] = [1];
@@ -73,50 +69,6 @@ pub struct ByteConnection {
     bell: Option<Bell>,
     /// Why the stream ended, if the other end of it is a tunnel that broke.
     cause: Option<Cause>,
-}
-
-/// Where in the stream the next byte is. Written by the thread whose turn it is to receive, so
-/// that a call which a signal has cut short goes on where it stopped.
-#[derive(Debug)]
-struct Place {
-    /// The part of a header that was read: eight bytes, then four and how many there are.
-    head: [AtomicU64; 2],
-    /// Bytes left of a message that was given up.
-    given_up: AtomicU64,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { head: [AtomicU64::new(0), AtomicU64::new(0)], given_up: AtomicU64::new(0) }
-    }
-
-    fn head(&self) -> ([u8; frame::LONG], usize) {
-        let [first, second] = [0, 1].map(|at: usize| self.head[at].load(Ordering::Relaxed));
-        let mut bytes = [0; frame::LONG];
-        bytes[..8].copy_from_slice(&first.to_ne_bytes());
-        bytes[8..].copy_from_slice(&(second as u32).to_ne_bytes());
-        (bytes, (second >> 32) as usize)
-    }
-
-    fn set_head(&self, bytes: &[u8; frame::LONG], len: usize) {
-        let (first, second) = bytes.split_at(8);
-        let first = first.try_into().map_or(0, u64::from_ne_bytes);
-        let second = second.try_into().map_or(0, u32::from_ne_bytes);
-        self.head[0].store(first, Ordering::Relaxed);
-        self.head[1].store((len as u64) << 32 | u64::from(second), Ordering::Relaxed);
-    }
-
-    fn forget_head(&self) {
-        self.head[1].store(0, Ordering::Relaxed);
-    }
-
-    fn given_up(&self) -> u64 {
-        self.given_up.load(Ordering::Relaxed)
-    }
-
-    fn give_up(&self, left: u64) {
-        self.given_up.store(left, Ordering::Relaxed);
-    }
 }
 
 /// Makes two ends of one stream, each for sending and receiving.
@@ -290,7 +242,7 @@ impl ByteConnection {
         if self.torn.load(Ordering::Relaxed) != 0 {
             return Err(SendError::Torn);
         }
-        Ok(Outgoing { connection: self, _turn: turn, header: Header::of(length), sent: 0, length })
+        Ok(Outgoing::new(self, turn, length))
     }
 
     /// Waits for a message to come, and says how long it is before any of it is read.
@@ -312,7 +264,7 @@ impl ByteConnection {
             return Err(RecvError::TooLong { length, limit });
         }
         self.place.forget_head();
-        Ok(Incoming { connection: self, _turn: turn, length, left: length })
+        Ok(Incoming::new(self, turn, length))
     }
 
     /// Sends a copy of a descriptor, in between messages; the other end must call
@@ -407,11 +359,6 @@ impl ByteConnection {
     }
 }
 
-/// Whether a descriptor has no room at the moment.
-fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
 /// Errors that may say that a signal cut a call short.
 trait Interruptible {
     fn is_interruption(&self) -> bool;
@@ -457,228 +404,14 @@ impl From<ByteConnection> for OwnedFd {
     }
 }
 
-/// The first of what is behind `sent` bytes of all this, in as many parts as are written at once.
-fn behind<'a>(sent: usize, header: &'a [u8], parts: &[&'a [u8]]) -> SmallVec<[IoSlice<'a>; PARTS]> {
-    let mut skip = sent;
-    let mut rest = SmallVec::new();
-    for part in std::iter::once(&header).chain(parts) {
-        let skipped = skip.min(part.len());
-        skip -= skipped;
-        if skipped < part.len() {
-            rest.push(IoSlice::new(&part[skipped..]));
-        }
-        if rest.len() == PARTS {
-            break;
-        }
-    }
-    rest
-}
-
-/// A message on its way out. While it lives, no other thread sends on the connection.
-///
-/// Dropped when a part of it has been sent, it leaves the connection [torn](SendError::Torn).
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    connection: &'a ByteConnection,
-    _turn: Turned<'a>,
-    header: Header,
-    /// Of header and message together.
-    sent: usize,
-    length: usize,
-}
-
-impl Outgoing<'_> {
-    /// Whether a part of the message has been sent, so that it must be sent to its end.
-    pub fn is_underway(&self) -> bool {
-        self.sent > 0
-    }
-
-    /// Sends the message, from where an earlier call stopped.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError::Interrupted`] when a signal handler ran: call again with the same message to
-    /// go on. [`SendError::Os`] when the other end is closed.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the message is not as long as was said when it was begun.
-    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.send_parts(&[message])
-    }
-
-    /// Sends the message, which is in several parts, one behind the other, as
-    /// [`send`](Self::send) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    ///
-    /// # Panics
-    ///
-    /// Panics if the parts together are not as long as was said when the message was begun.
-    pub fn send_parts(&mut self, parts: &[&[u8]]) -> Result<(), SendError> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        assert_eq!(length, self.length, "not the length in the header");
-        let header = self.header;
-        let total = header.bytes().len() + length;
-        while self.sent < total {
-            match self.send_rest(parts, total) {
-                Ok(count) => {
-                    self.sent += count;
-                    if let Some(bell) = &self.connection.bell {
-                        bell.ring();
-                    }
-                    // A signal that comes while bytes are copied interrupts nothing.
-                    if self.sent < total && must_leave() {
-                        return Err(SendError::Interrupted);
-                    }
-                }
-                Err(error) if is_full(&error) && self.may_wait()? => {
-                    let poll = |until| fd::poll_writable(self.connection.fd.as_fd(), until);
-                    poll_in_slices(None, |ready| *ready, poll)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether it is waited for room. One that does not block says so instead, as long as nothing of
-    /// the message is on its way.
-    fn may_wait(&self) -> io::Result<bool> {
-        Ok(self.sent > 0 || stream::blocks(self.connection.fd.as_fd())?)
-    }
-
-    /// Sends some of what is left of `total` bytes.
-    fn send_rest(&self, parts: &[&[u8]], total: usize) -> io::Result<usize> {
-        let (fd, arrivals) = (self.connection.fd.as_fd(), &self.connection.arrivals);
-        if total > AT_ONCE {
-            return arrivals.write(fd, &behind(self.sent, self.header.bytes(), parts));
-        }
-        let mut whole = SmallVec::<[u8; AT_ONCE]>::new();
-        whole.extend_from_slice(self.header.bytes());
-        for part in parts {
-            whole.extend_from_slice(part);
-        }
-        arrivals.write(fd, &[IoSlice::new(&whole[self.sent..])])
-    }
-}
-
-impl Drop for Outgoing<'_> {
-    fn drop(&mut self) {
-        if self.sent > 0 && self.sent < self.header.bytes().len() + self.length {
-            self.connection.torn.store(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A message on its way in. While it lives, no other thread receives from the connection.
-///
-/// Dropped before it was read to its end, it is lost; the next one is received whole.
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    connection: &'a ByteConnection,
-    _turn: Turned<'a>,
-    length: u64,
-    left: u64,
-}
-
-impl Incoming<'_> {
-    /// Length of the message, in bytes.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether the message has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Reads the message to the beginning of `buffer`, from where an earlier call stopped.
-    ///
-    /// # Errors
-    ///
-    /// [`RecvError::Interrupted`] when a signal handler ran: call again with the same buffer to go
-    /// on. [`RecvError::Truncated`] when the other end was closed in the middle.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the buffer is shorter than the message.
-    pub fn read_into(&mut self, buffer: &mut [u8]) -> Result<(), RecvError> {
-        assert!(buffer.len() as u64 >= self.length, "the message does not fit");
-        while self.left > 0 {
-            // Both fit into the buffer, so into a `usize`.
-            let range = (self.length - self.left) as usize..self.length as usize;
-            match self.connection.read(&mut buffer[range])? {
-                0 => return Err(self.truncated()),
-                count => self.left -= count as u64,
-            }
-            self.see_to_signals()?;
-        }
-        Ok(())
-    }
-
-    /// Reads the message to the end of `buffer`, from where an earlier call stopped.
-    ///
-    /// # Errors
-    ///
-    /// As [`read_into`](Self::read_into), and [`RecvError::OutOfMemory`].
-    pub fn read_onto(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
-        let no_memory = RecvError::OutOfMemory { length: self.length };
-        let Ok(left) = usize::try_from(self.left) else { return Err(no_memory) };
-        // Memory that nothing was written to costs nothing, so a liar gains nothing by this.
-        if buffer.try_reserve_exact(left).is_err() {
-            return Err(no_memory);
-        }
-        while self.left > 0 {
-            let count = self.read_some_onto(buffer)?;
-            self.left -= count as u64;
-            self.see_to_signals()?;
-        }
-        Ok(())
-    }
-
-    fn read_some_onto(&self, buffer: &mut Vec<u8>) -> Result<usize, RecvError> {
-        let fd = self.connection.fd.as_fd();
-        // The buffer may have more room than what is left of the message. To fill a little with zeros
-        // costs less than to ask a pipe whether there is something.
-        let exact = self.left > SHORT && (buffer.capacity() - buffer.len()) as u64 <= self.left;
-        let count = if exact {
-            self.connection.arrivals.read_more_onto(fd, buffer)?
-        } else {
-            let start = buffer.len();
-            buffer.resize(start + self.left as usize, 0);
-            let result = self.connection.read(&mut buffer[start..]);
-            buffer.truncate(start + *result.as_ref().unwrap_or(&0));
-            result?
-        };
-        if count == 0 { Err(self.truncated()) } else { Ok(count) }
-    }
-
-    /// Fails when the rest has to wait. A signal that comes while bytes are copied interrupts nothing.
-    fn see_to_signals(&self) -> Result<(), RecvError> {
-        if self.left > 0 && must_leave() { Err(RecvError::Interrupted) } else { Ok(()) }
-    }
-
-    fn truncated(&self) -> RecvError {
-        self.connection.ended(RecvError::Truncated { missing: Some(self.left) })
-    }
-}
-
-impl Drop for Incoming<'_> {
-    fn drop(&mut self) {
-        if self.left > 0 {
-            self.connection.place.give_up(self.left);
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::io::IoSlice;
     use std::thread;
 
+    use super::incoming::SHORT;
     use super::*;
+    use crate::channel::connection::frame::Header;
     use crate::slice::testing;
 
     /// More than any stream takes while nobody reads.
