@@ -229,7 +229,7 @@ def kill(pool):
     results = [pool.apply_async(die, (grid(),), retries=number % 2) for number in range(4)]
     for result in results:
         try:
-            result.get(DEADLOCK)
+            result.get(300)
         except procession.WorkerDiedError:
             pass
 
@@ -240,7 +240,7 @@ def kill_and_keep_nothing(pool):
     for worker in list(pool._pool):
         worker.kill()
     try:
-        results.get(DEADLOCK)
+        results.get(300)
     except procession.WorkerDiedError:
         pass
 
