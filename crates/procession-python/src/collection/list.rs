@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
-use pyo3::types::{IntoPyDict, PyIterator, PyList, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyIterator, PyList, PySlice, PyTuple, PyType};
 
 use super::slices::{Index, Positions, Slice, position};
 use super::{load, locked, repr_of, store};
@@ -87,11 +87,10 @@ impl PyArenaList {
 
     fn set_slice(&self, slice: Slice, value: &Bound<'_, PyAny>) -> EngineResult<()> {
         let py = value.py();
-        let text = match slice.is_plain() {
-            true => "can only assign an iterable",
-            false => "must assign iterable to extended slice",
-        };
-        let values = listed(value, Some(text))?;
+        if let Err(error) = value.try_iter() {
+            return Err(if_not_iterable(error, value, slice).into());
+        }
+        let values = listed(value)?;
         let items = store_all(&values)?;
         let done = locked(py, &self.0, |mut guard| {
             let positions = slice.within(guard.len()?);
@@ -143,18 +142,24 @@ fn remove(guard: &mut ListGuard<'_>, positions: Positions) -> Result<(), ArenaEr
     guard.rearrange(left.map(|(at, _)| Element::Kept(at)).collect())
 }
 
-/// A list of what an iterable gives; `text` is what is wrong with one that is none.
-fn listed<'py>(
-    iterable: &Bound<'py, PyAny>,
-    text: Option<&'static str>,
-) -> PyResult<Bound<'py, PyList>> {
-    if let (Some(text), Err(error)) = (text, iterable.try_iter()) {
-        let py = iterable.py();
-        let wrong = error.is_instance_of::<PyTypeError>(py);
-        return Err(if wrong { PyTypeError::new_err(text) } else { error });
-    }
+/// A list of what an iterable gives.
+fn listed<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
     let list = iterable.py().get_type::<PyList>().call1((iterable,))?;
     Ok(list.cast_into::<PyList>()?)
+}
+
+/// What an assignment of this value to a slice raises, where iterating over it raised `error`.
+///
+/// A list has words of its own for what is not iterable, which depend on the interpreter's version. So
+/// one is asked.
+fn if_not_iterable(error: PyErr, value: &Bound<'_, PyAny>, slice: Slice) -> PyErr {
+    let py = value.py();
+    if !error.is_instance_of::<PyTypeError>(py) {
+        return error;
+    }
+    let step = if slice.is_plain() { 1 } else { 2 };
+    let asked = PyList::empty(py).as_any().set_item(PySlice::new(py, 0, 0, step), value);
+    asked.err().unwrap_or(error)
 }
 
 #[pymethods]
@@ -353,7 +358,7 @@ impl PyArenaList {
     /// Add all objects of an iterable behind the last, in one step.
     #[pyo3(signature = (iterable, /))]
     fn extend(&self, iterable: &Bound<'_, PyAny>) -> EngineResult<()> {
-        self.append_all(&listed(iterable, None)?)
+        self.append_all(&listed(iterable)?)
     }
 
     /// Insert an object before a position.
