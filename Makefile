@@ -20,6 +20,8 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Processes for the Python tests, which wait much of their time; with 0, pytest's own runs them.
 TEST_JOBS ?= 3
+# Where one of those is killed, as one with a deadlock is, xdist 3.8 would wait for its successor for ever.
+XDIST := --dist loadfile --max-worker-restart 0
 # Test programs in Rust that run at the same time, for the same reason.
 TEST_PROGRAMS ?= 2
 # In the order of CI: what fails soonest comes first.
@@ -131,7 +133,7 @@ loom:
 # Exit status 5, "no tests collected", is a failure like any other. A module stays in one process,
 # which counts what it leaves behind.
 test-python: $(PACKAGE)
-	$(PY) -m pytest -m "not soak" -n $(TEST_JOBS) --dist loadfile
+	$(PY) -m pytest -m "not soak" -n $(TEST_JOBS) $(XDIST)
 
 # CPython's own tests of multiprocessing, on the package: tests/cpython/README.md.
 cpython: $(PACKAGE)

@@ -78,6 +78,25 @@ def _what_is_ours():
     return _children() | _threads() | _descriptors()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Told(config.get_terminal_writer()))
+
+
+class _Told:
+    """Prints a failure when it happens: a run that does not come to its end would never say it."""
+
+    def __init__(self, writer):
+        self._writer = writer
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            text = f"\nE  FAILED {report.nodeid}, at {report.when}\n{report.longreprtext}"
+            self._writer.line(text, red=True)
+            self._writer.flush()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item):
     """Let go of what the test was given, which would else outlive the count after a module."""
