@@ -20,6 +20,7 @@ import pytest
 import procession
 from procession._procession import ArenaDict, ArenaList
 from tests.unit.test_large_messages import Grid
+from tests.unit.waiting import comes_true
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 BIG = 1 << 80
@@ -649,6 +650,8 @@ def test_signals_are_handled_while_waiting_for_a_lock():
     try:
         rung = False
         while not rung:
+            # Stopped again and again it would not come to anything.
+            assert comes_true(lambda front=names[0]: names[0] != front)
             # Stopped with the lock held, nearly always: reversing is done with it.
             os.kill(child.pid, signal.SIGSTOP)
             try:

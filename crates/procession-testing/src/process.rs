@@ -2,6 +2,7 @@
 //!
 //! For processes the engine did not start, or that a test must treat as a stranger would.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -90,6 +91,18 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Sends `SIGSTOP` and waits until no thread of the process runs; until then they may do more.
+///
+/// # Panics
+///
+/// Panics as [`signal`] does.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    while tasks(pid).iter().any(|stat| !matches!(stat.state, 'T' | 'Z' | 'X')) {
+        pause();
+    }
+}
+
 /// Waits for a child of this process to end and takes its status away.
 ///
 /// # Panics
@@ -136,17 +149,28 @@ fn all() -> Vec<Stat> {
     entries.filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
 }
 
+/// The threads of a process; none if it is gone.
+fn tasks(pid: u32) -> Vec<Stat> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    entries.filter_map(|entry| stat_in(&entry.ok()?.path())).collect()
+}
+
 /// `None` if there is no such process.
 fn stat(pid: u32) -> Option<Stat> {
-    let text = match fs::read(format!("/proc/{pid}/stat")) {
+    stat_in(&Path::new("/proc").join(pid.to_string()))
+}
+
+fn stat_in(folder: &Path) -> Option<Stat> {
+    let text = match fs::read(folder.join("stat")) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if is_gone(&error) => return None,
-        Err(error) => panic!("cannot read /proc/{pid}/stat: {error}"),
+        Err(error) => panic!("cannot read {}/stat: {error}", folder.display()),
     };
     // The command name in parentheses may hold anything, parentheses and spaces included.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;
+    let pid = folder.file_name()?.to_str()?.parse().ok()?;
     Some(Stat { pid, state, parent: fields.next()?.parse().ok()? })
 }
 

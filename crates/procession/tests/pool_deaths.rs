@@ -227,7 +227,7 @@ fn stopped_workers_do_not_keep_the_pool_from_ending() {
     let pool = Pool::new(2).unwrap();
     pool.apply(square, 1).unwrap();
     for pid in pool.worker_pids() {
-        procession_testing::process::signal(pid, rustix::process::Signal::STOP);
+        procession_testing::process::stop(pid);
     }
     let task = pool.submit(square, 2).unwrap();
     drop(pool);

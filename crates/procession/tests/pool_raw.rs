@@ -418,7 +418,7 @@ fn deadline_in_the_past_only_looks() {
     assert!(batch.wait(past).is_ok(), "there is nothing to wait for");
     assert!(batch.next(past).unwrap().is_none());
     let stopped = pool.worker_pids()[0];
-    procession_testing::process::signal(stopped, rustix::process::Signal::STOP);
+    procession_testing::process::stop(stopped);
     batch.submit(&mut frames(&pool, &["x"])).unwrap();
     assert!(matches!(batch.wait(past), Err(PoolError::TimedOut)));
     assert!(matches!(batch.next(past), Err(PoolError::TimedOut)));
