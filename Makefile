@@ -42,6 +42,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml requirements-dev.txt \
 # PyO3 builds for this interpreter, also where cargo is called without maturin.
 export PYO3_PYTHON := $(PY)
 export CARGO_TERM_COLOR ?= never
+# Where it is set Python writes each line in two pieces, and lines of several processes get mixed.
+unexport PYTHONUNBUFFERED
 
 # Passes its input on, and fails if cargo's test programs ran no test, one of `tests/` by itself included.
 COUNT_TESTS := awk '{ print; fflush() } \

@@ -24,6 +24,9 @@ NOTE = re.compile(r"procession\.\d+\.(\d+)-")
 # Made on first use, and live as long as the process: ours, and the arenas of the original's heap.
 ARENAS = ("/memfd:procession-arena", "/dev/shm/pym-")
 
+# Where it is set programs write each line in two pieces, and lines of several processes get mixed.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # A shell has what it runs in the background ignore it, and tests would see that it is not heeded.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

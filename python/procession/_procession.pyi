@@ -1216,7 +1216,7 @@ class Zygote:
         """
 
 def fork(daemon: bool) -> Child | None:
-    """Fork, by way of `os.fork`, and return the child; in the child itself, None.
+    """Write out what was printed, fork by way of `os.fork`, and return the child; in it, None.
 
     Args:
         daemon: Whether the child ends when this process ends, however that ends.

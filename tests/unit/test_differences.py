@@ -277,6 +277,9 @@ TESTS = {
     "A main module without its guard is one message": [
         "unit/test_main_guard.py::test_one_child_says_what_is_missing",
     ],
+    "A forked child does not write once more what a thread of its parent has printed": [
+        "unit/test_forks.py::test_child_does_not_write_what_another_thread_has_printed",
+    ],
     "A forkserver child has imported the main module when it starts": [
         "unit/test_differences.py::test_forkserver_child_has_imported_the_main_module",
     ],

@@ -1,12 +1,14 @@
 """Forks that a program makes by itself, with `os.fork`."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 import procession
 
-TIMEOUT = 30.0  # seconds; only a deadlock takes this long
+TIMEOUT = 300.0  # seconds; only a deadlock takes this long
 
 
 def in_fork(work):
@@ -88,3 +90,39 @@ def test_pool_is_the_parent_s(make_pool):
 
     assert in_fork(work) == 0
     assert pool.apply(os.getpid) != os.getpid()
+
+
+PRINTING = """
+import sys, threading
+import procession
+
+def print_on(done):
+    number = 0
+    while not done.is_set():
+        print(number)
+        number += 1
+        if number % 50 == 0:
+            done.wait(0.0005)
+
+if __name__ == "__main__":
+    done = threading.Event()
+    thread = threading.Thread(target=print_on, args=(done,))
+    thread.start()
+    ctx = procession.get_context("fork")
+    for _ in range(100):
+        child = ctx.Process(target=int)
+        child.start()
+        child.join()
+    done.set()
+    thread.join()
+"""
+
+
+def test_child_does_not_write_what_another_thread_has_printed(tmp_path):
+    script = tmp_path / "printing.py"
+    script.write_text(PRINTING)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = list(map(int, done.stdout.split()))
+    assert numbers == list(range(len(numbers)))

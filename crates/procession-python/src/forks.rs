@@ -7,8 +7,9 @@
 use std::cell::RefCell;
 
 use procession::channel::connection::{PausedSharing, forget_shared, pause_sharing};
-use procession::process::PreparedFork;
+use procession::process::{PreparedFork, without_output};
 use procession::shm::Arena;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -29,13 +30,50 @@ thread_local! {
     static PAUSED: RefCell<Option<PausedSharing>> = const { RefCell::new(None) };
 }
 
-/// Fork, and return the child; in the child itself, None.
+/// Write out what was printed, fork, and return the child; in the child itself, None.
 #[pyfunction]
 pub(crate) fn fork(py: Python<'_>, daemon: bool) -> EngineResult<Option<PyChild>> {
     let prepared = PreparedFork::prepare()?;
+    write_out(py)?;
     match fork_into(py, prepared, daemon)? {
         Some((prepared, pid)) => Ok(Some(PyChild(prepared.in_parent(pid)?))),
-        None => Ok(None),
+        None => {
+            forget_unwritten(py);
+            Ok(None)
+        }
+    }
+}
+
+/// What the program prints to.
+fn streams(py: Python<'_>) -> impl Iterator<Item = Bound<'_, PyAny>> {
+    let sys = py.import(intern!(py, "sys")).into_iter();
+    sys.flat_map(|sys| [sys.getattr("stdout"), sys.getattr("stderr")]).flatten()
+}
+
+/// Writes what is buffered for standard output and error.
+///
+/// Just before the fork, so that it waits for threads that write at this moment: what they have locked
+/// the child could never take.
+fn write_out(py: Python<'_>) -> PyResult<()> {
+    for stream in streams(py) {
+        match stream.call_method0(intern!(py, "flush")) {
+            // There is none, or it is closed.
+            Err(error) if error.is_instance_of::<PyAttributeError>(py) => {}
+            Err(error) if error.is_instance_of::<PyValueError>(py) => {}
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
+
+/// In the child: forgets what other threads have printed since, which the parent will write.
+fn forget_unwritten(py: Python<'_>) {
+    for stream in streams(py) {
+        let number = stream.call_method0(intern!(py, "fileno"));
+        // Where there is no descriptor, or nothing open, nothing can be written twice.
+        if let Ok(number) = number.and_then(|number| number.extract()) {
+            let _ = without_output(number, || stream.call_method0(intern!(py, "flush")));
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 //! A fork server does steps 1 and 2 for a member that its client has reserved; see `zygote.rs`.
 #![allow(unsafe_code)] // Listed in SAFETY.md.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::channel::connection;
@@ -25,7 +26,7 @@ use crate::process::exec::refuse_unless_booted;
 use crate::process::registry;
 use crate::process::seat::Seat;
 use crate::process::service;
-use crate::sys::process;
+use crate::sys::{fd, process};
 
 /// How often a process that seems to have several threads is looked at.
 const LOOKS: u32 = 20;
@@ -42,6 +43,18 @@ pub struct PreparedFork {
     parent: u32,
     /// The pidfd of the process that ordered the fork, if that is not this one.
     client: Option<Arc<OwnedFd>>,
+}
+
+/// Calls `flush` while what it writes to `descriptor` goes nowhere, and returns its result.
+///
+/// For a child just after a fork, whose output streams hold what other threads of the parent had
+/// printed and not yet written: the parent writes that, and the child must not do it once more.
+///
+/// # Errors
+///
+/// `flush` is not called if nothing is open there, or no two descriptors more can be opened.
+pub fn without_output<T>(descriptor: RawFd, flush: impl FnOnce() -> T) -> io::Result<T> {
+    fd::with_null_at(descriptor, flush)
 }
 
 /// Which process this is after a fork.

@@ -22,7 +22,7 @@
 //! | `ForkServer` | a copy of a fresh image | always | a function and its arguments |
 //!
 //! Below them, for other faces of the engine, are [`Exec`] and [`take_boot`] (a program and the bytes
-//! it is given), [`PreparedFork`] (a fork by whatever means), [`ForkServer`] and [`Zygote`] (both sides
+//! it is given), [`PreparedFork`] and [`without_output`] (a fork by whatever means), [`ForkServer`] and [`Zygote`] (both sides
 //! of a process that makes others), and [`Child`] (a process that was started).
 //!
 //! What can be relied on:
@@ -91,7 +91,7 @@ pub use self::child::Child;
 pub use self::error::{BootError, JoinError, SpawnError};
 pub use self::exec::{BOOT_VARIABLE, Exec};
 pub use self::fate::announce_exit;
-pub use self::fork::PreparedFork;
+pub use self::fork::{PreparedFork, without_output};
 pub use self::fork_server::ForkServer;
 pub use self::identity::{CurrentProcess, current};
 pub use self::join::JoinHandle;

@@ -3,11 +3,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -185,9 +185,44 @@ pub(crate) fn open_null() -> io::Result<OwnedFd> {
 /// Panics if `place` is another number: that could belong to somebody who relies on it.
 pub(crate) fn copy_onto_standard(fd: BorrowedFd<'_>, place: RawFd) -> io::Result<()> {
     assert!((0..=2).contains(&place), "{place} is none of the standard descriptors");
-    // SAFETY: both are numbers to the kernel. The three places are shared by all of the program by
-    // convention, so that nobody owns what is in them.
-    if unsafe { libc::dup2(fd.as_raw_fd(), place) } == -1 {
+    // SAFETY: the three places are shared by all of the program by convention, so that nobody owns
+    // what is in them.
+    unsafe { copy_onto(fd, place, FdFlags::empty()) }
+}
+
+/// Calls `work` while what is written to `place` goes to `/dev/null`.
+///
+/// No other thread may use the descriptor meanwhile: what that writes would be lost too.
+///
+/// # Errors
+///
+/// `work` is not called if nothing is open there, or there is no room for two descriptors more.
+pub(crate) fn with_null_at<T>(place: RawFd, work: impl FnOnce() -> T) -> io::Result<T> {
+    if place < 0 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: it is used for as long as this function runs, which does not close it; whether it is
+    // open at all the first call finds out.
+    let there = unsafe { BorrowedFd::borrow_raw(place) };
+    let flags = rustix::io::fcntl_getfd(there)?;
+    let (kept, null) = (copy_above_standard(there)?, open_null()?);
+    // SAFETY: whoever owns the descriptor finds it as it was when this function returns.
+    unsafe { copy_onto(null.as_fd(), place, flags)? };
+    let result = work();
+    // SAFETY: this puts back what was there.
+    unsafe { copy_onto(kept.as_fd(), place, flags)? };
+    Ok(result)
+}
+
+/// Puts a copy of `fd`, with these flags, into the place of another descriptor, which is closed.
+///
+/// # Safety
+///
+/// What is at `place` belongs to nobody, or to somebody who is content with the copy.
+unsafe fn copy_onto(fd: BorrowedFd<'_>, place: RawFd, flags: FdFlags) -> io::Result<()> {
+    let close = if flags.contains(FdFlags::CLOEXEC) { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: both are numbers to the kernel; that what is at `place` may go is the caller's promise.
+    if unsafe { libc::dup3(fd.as_raw_fd(), place, close) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -291,13 +326,32 @@ pub(crate) fn adopt_given(raw: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use rustix::io::FdFlags;
-
     use super::*;
+
+    #[test]
+    fn what_is_written_meanwhile_is_thrown_away() {
+        let (mut here, mut there) = io::pipe().unwrap();
+        there.write_all(b"before").unwrap();
+        let flags = rustix::io::fcntl_getfd(&there).unwrap();
+        let written = with_null_at(there.as_raw_fd(), || there.write(b"meanwhile").unwrap());
+        assert_eq!(written.unwrap(), 9);
+        assert_eq!(rustix::io::fcntl_getfd(&there).unwrap(), flags);
+        there.write_all(b", after").unwrap();
+        drop(there);
+        let mut arrived = String::new();
+        here.read_to_string(&mut arrived).unwrap();
+        assert_eq!(arrived, "before, after");
+    }
+
+    #[test]
+    fn nothing_is_thrown_away_where_nothing_is_open() {
+        let error = with_null_at(-1, || panic!("called")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
 
     #[test]
     fn eventfd_is_readable_between_signal_and_drain() {
