@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 
+import procession
 from procession import _stdlib
 from procession._procession import Connection as Connection
 from procession._procession import Listener as _Engine
-from procession._procession import Tls as _Tls
-from procession._procession import answer, challenge, connect, pipe, verify, wait
+from procession._procession import connect, pipe, wait
 
 TYPE_CHECKING = False  # without the cost of importing `typing`
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from typing import Any, Self
+
+    from procession._handshake import answer_challenge as answer_challenge
+    from procession._handshake import deliver_challenge as deliver_challenge
+    from procession._tls import TLS as TLS
 
     Address = str | bytes | tuple[str, int]
 
@@ -33,8 +36,17 @@ _FAILURE = b"#FAILURE#"
 if sys.version_info < (3, 12):
     CHALLENGE, WELCOME, FAILURE = _CHALLENGE, _WELCOME, _FAILURE
 
-_LONGEST_REPLY = 256  # bytes
-_LEAST_CHALLENGE = 20  # bytes
+# Where the names are that most programs never use.
+_HOMES = {
+    "TLS": "_tls",
+    "_create_response": "_handshake",
+    "_verify_challenge": "_handshake",
+    "answer_challenge": "_handshake",
+    "deliver_challenge": "_handshake",
+    # The original's module has these two as well.
+    "AuthenticationError": "context",
+    "reduction": "context",
+}
 
 # Classes that `isinstance` is told, for those that there are: see `_class_of`.
 _classes: dict[type, type] = {}
@@ -108,88 +120,13 @@ def _checked_key(authkey: Any) -> bytes | None:
     return authkey
 
 
-class TLS:
-    """What encrypts connections over TCP, and says who may be trusted.
-
-    The other end must be of this package too, and speak TLS 1.3. A key that both ends have, if
-    there is one, is proved inside of it. Who the other end is shows in its certificate; if that
-    does not do, an `AuthenticationError` says what is wrong. A connection that is cut, with no
-    farewell of the other end, raises an `OSError` in whoever receives.
-
-    One object can serve both ends. It can be pickled only for a child process that is being
-    started, if it has a private key.
-
-    Args:
-        certificate: The certificate that this end shows, and behind it those that lead from it to
-            one that the other end trusts: PEM, or the path of a file. A listener needs one.
-        key: The private key of the certificate: PEM, or a path.
-        ca: The certificates of those that this end trusts: PEM, or a path. A client needs them.
-        mutual: Whether a listener turns away clients without a certificate that `ca` has signed.
-        server_name: Who the listener must be, by its certificate; the host of the address that is
-            connected with if it is None.
-
-    Raises:
-        ValueError: This is no certificate or no key, or they do not belong together.
-    """
-
-    def __init__(
-        self,
-        certificate: bytes | str | os.PathLike[str] | None = None,
-        key: bytes | str | os.PathLike[str] | None = None,
-        ca: bytes | str | os.PathLike[str] | None = None,
-        *,
-        mutual: bool = False,
-        server_name: str | None = None,
-    ) -> None:
-        if (certificate is None) != (key is None):
-            raise ValueError("certificate and key must be given together")
-        if certificate is None and ca is None:
-            raise ValueError("TLS needs a certificate to show, or those of whom to trust: ca")
-        if mutual and ca is None:
-            raise ValueError("who has signed the certificates of clients must be given: ca")
-        texts = (_pem(certificate), _pem(key), _pem(ca))
-        self._arguments = (*texts, bool(mutual), server_name)
-        self._native = _Tls(*self._arguments)
-
-    @classmethod
-    def _of(cls, arguments: Any) -> Self:
-        certificate, key, ca, mutual, server_name = arguments
-        return cls(certificate, key, ca, mutual=mutual, server_name=server_name)
-
-    def __reduce__(self) -> Any:
-        if self._arguments[1] is not None:
-            from procession.context import assert_spawning
-
-            assert_spawning(self)
-        return TLS._of, (self._arguments,)
-
-    def __repr__(self) -> str:
-        certificate, _, ca, mutual, server_name = self._arguments
-        return (
-            f"<{type(self).__name__} certificate={certificate is not None} ca={ca is not None} "
-            f"mutual={mutual} server_name={server_name!r}>"
-        )
-
-
-def _pem(text: bytes | str | os.PathLike[str] | None) -> bytes | None:
-    if text is None or isinstance(text, bytes):
-        return text
-    with open(text, "rb") as file:
-        return file.read()
-
-
 def _native_tls(tls: TLS | None, address: Any) -> Any:
     """Return what the engine needs."""
     if tls is None:
         return None
-    if not isinstance(tls, TLS):
-        raise TypeError(f"tls must be a TLS, not {type(tls)!s}")
-    if address is None or address_type(address) != "AF_INET":
-        raise ValueError(f"TLS is for addresses of TCP, a pair of host and port, not {address!r}")
-    from procession import _tunnels
+    from procession import _tls
 
-    _tunnels.finish_at_exit()
-    return tls._native
+    return _tls.native(tls, address)
 
 
 class Listener:
@@ -320,62 +257,6 @@ def Client(
     return connect(address, _checked_key(authkey), max_message, _native_tls(tls, address), timeout)
 
 
-def _bytes_key(authkey: Any) -> bytes:
-    if not isinstance(authkey, bytes):
-        raise ValueError(f"Authkey must be bytes, not {type(authkey)!s}")
-    return authkey
-
-
-def deliver_challenge(connection: Any, authkey: bytes, digest_name: str = "sha256") -> None:
-    """Let the other end of a connection prove that it knows the key.
-
-    Raises:
-        AuthenticationError: It does not.
-    """
-    from procession.context import AuthenticationError
-
-    _bytes_key(authkey)
-    message = b"{%s}%s" % (digest_name.encode("ascii"), challenge().removeprefix(b"{sha256}"))
-    connection.send_bytes(_CHALLENGE + message)
-    response = connection.recv_bytes(_LONGEST_REPLY)
-    try:
-        verify(authkey, message, response)
-    except AuthenticationError:
-        connection.send_bytes(_FAILURE)
-        raise
-    connection.send_bytes(_WELCOME)
-
-
-def answer_challenge(connection: Any, authkey: bytes) -> None:
-    """Prove to the other end of a connection that this one knows the key.
-
-    Raises:
-        AuthenticationError: It was not convinced, or sent something else than a challenge.
-    """
-    from procession.context import AuthenticationError
-
-    _bytes_key(authkey)
-    message = connection.recv_bytes(_LONGEST_REPLY)
-    if not message.startswith(_CHALLENGE):
-        raise AuthenticationError(f"Protocol error, expected challenge: {message=}")
-    message = message[len(_CHALLENGE) :]
-    if len(message) < _LEAST_CHALLENGE:
-        raise AuthenticationError(f"challenge too short: {len(message)} bytes")
-    connection.send_bytes(answer(authkey, message))
-    if connection.recv_bytes(_LONGEST_REPLY) != _WELCOME:
-        raise AuthenticationError("digest sent was rejected")
-
-
-def _create_response(authkey: bytes, message: bytes) -> bytes:
-    """Return the answer to a challenge, under the name that the original has for that."""
-    return answer(authkey, message)
-
-
-def _verify_challenge(authkey: bytes, message: bytes, response: bytes) -> None:
-    """Check the answer to a challenge, under the name that the original has for that."""
-    verify(authkey, message, response)
-
-
 class ConnectionWrapper:
     """A connection that turns objects into bytes in its own way."""
 
@@ -458,9 +339,11 @@ _stdlib.register_reducers(_register)
 
 
 def __getattr__(name: str) -> Any:
-    """Return what the original's module has by that name too."""
-    if name not in ("AuthenticationError", "reduction"):
+    """Import what has not been used before."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from procession import context
+    return getattr(procession._submodule(_HOMES[name]), name)
 
-    return getattr(context, name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

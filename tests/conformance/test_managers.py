@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+from tests.children import run
+
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 
@@ -29,13 +31,6 @@ def connected(managers, made):
     other = managers.SyncManager(address=made.address, authkey=made._authkey)
     other.connect()
     return other
-
-
-def run(ctx, target, *args):
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    child.join(DEADLOCK)
-    assert child.exitcode == 0
 
 
 def change_containers(shared_dict, shared_list, namespace, value, numbers):

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.children import running
+
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 SHORT = 0.05  # seconds; long enough to be measured
 
@@ -36,17 +38,6 @@ def opened(ctx, maxsize=0):
     yield created
     created.close()
     created.join_thread()
-
-
-@contextlib.contextmanager
-def running(ctx, target, *args):
-    """A child process that ends well within the block, or right after it."""
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    yield child
-    child.join(DEADLOCK)
-    assert child.exitcode == 0, "the child failed or hangs"
-    child.close()
 
 
 def echo(requests, replies):

@@ -12,7 +12,8 @@ import uuid
 
 import pytest
 
-DEADLOCK = 300.0  # seconds; only a deadlock takes this long
+from tests.children import run
+
 ITEMS = ["text", b"bytes", -273.154, 2**63 - 1, -(2**63), None, True, False, "", b"", "x" * 100]
 
 
@@ -43,14 +44,6 @@ def listed(shm, items, name=None):
 
 def new_name():
     return f"conformance-{uuid.uuid4().hex[:12]}"
-
-
-def in_child(ctx, target, *args):
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    child.join(DEADLOCK)
-    assert child.exitcode == 0, "the child failed or hangs"
-    child.close()
 
 
 def test_new_memory_is_zeroed_and_has_its_size(shm):
@@ -95,7 +88,7 @@ def write_by_name(shm, name, text):
 
 def test_memory_is_passed_to_a_child(shm, ctx):
     with created(shm) as memory:
-        in_child(ctx, write, memory, b"passed")
+        run(ctx, write, memory, b"passed")
         assert bytes(memory.buf[:6]) == b"passed"
 
 
@@ -107,7 +100,7 @@ def make_and_leave(shm_name, name):
 
 def test_memory_that_a_child_made_outlives_it(shm, ctx):
     name = new_name()
-    in_child(ctx, make_and_leave, shm.__name__, name)
+    run(ctx, make_and_leave, shm.__name__, name)
     memory = shm.SharedMemory(name)
     assert bytes(memory.buf[:4]) == b"left"
     memory.close()
@@ -283,7 +276,7 @@ def set_first(items, value):
 
 def test_list_is_passed_to_a_child(shm, ctx):
     with listed(shm, [1, "two"]) as items:
-        in_child(ctx, set_first, items, 10)
+        run(ctx, set_first, items, 10)
         assert list(items) == [10, "two"]
 
 

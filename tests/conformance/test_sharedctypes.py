@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+from tests.children import run
+
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
 NUMBERS = [  # type code, value, another value
@@ -56,14 +58,6 @@ def sharedctypes(mp):
     return importlib.import_module(f"{mp.__name__}.sharedctypes")
 
 
-def in_child(ctx, target, *args):
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    child.join(DEADLOCK)
-    assert child.exitcode == 0, "the child failed or hangs"
-    child.close()
-
-
 def set_values(values, items):
     for value, item in zip(values, items, strict=True):
         value.value = item
@@ -73,7 +67,7 @@ def set_values(values, items):
 def test_values_set_in_a_child_are_seen(ctx, lock):
     values = [ctx.Value(code, first, lock=lock) for code, first, _ in NUMBERS]
     assert [value.value for value in values] == [first for _, first, _ in NUMBERS]
-    in_child(ctx, set_values, values, [second for _, _, second in NUMBERS])
+    run(ctx, set_values, values, [second for _, _, second in NUMBERS])
     assert [value.value for value in values] == [second for _, _, second in NUMBERS]
 
 
@@ -244,7 +238,7 @@ def double(point, points):
 def test_structures_are_shared_by_their_fields(ctx):
     point = ctx.Value(Point, 3, 2.5)
     points = ctx.Array(Point, [(1, 1.5), (2, 2.5)])
-    in_child(ctx, double, point, points)
+    run(ctx, double, point, points)
     assert (point.x, point.y) == (6, 5.0)
     assert [(one.x, one.y) for one in points] == [(2, 1.5), (3, 2.5)]
     assert point.get_obj().x == 6

@@ -13,22 +13,13 @@ import time
 
 import pytest
 
+from tests.children import running
+
 # The original's barriers lie in a file that stays open as long as anything is in it: from now on.
 _KEPT = importlib.import_module("multiprocessing.heap").BufferWrapper(1)
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 SHORT = 0.05  # seconds; long enough to be measured
-
-
-@contextlib.contextmanager
-def running(ctx, target, *args):
-    """A child process that ends well within the block, or right after it."""
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    yield child
-    child.join(DEADLOCK)
-    assert child.exitcode == 0, "the child failed or hangs"
-    child.close()
 
 
 def elsewhere(function, *args):

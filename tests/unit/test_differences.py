@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -22,6 +21,7 @@ import procession
 from procession import _procession, managers, resource_sharer
 from procession.futures import ProcessPoolExecutor
 from tests.unit.test_large_messages import LARGE, grid
+from tests.unit.waiting import comes_true, is_running
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -427,21 +427,6 @@ def printed_by(program, *arguments, **variables):
     return done.stdout
 
 
-def wait_until(condition):
-    end = time.monotonic() + DEADLOCK
-    while not condition():
-        assert time.monotonic() < end, "it never became so"
-        time.sleep(0.001)
-
-
-def is_running(pid):
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
 def square(number):
     return number * number
 
@@ -536,7 +521,7 @@ def test_child_of_a_worker_ends_with_it(make_pool):
         assert is_running(child)
         (worker,) = pool.stats()["workers"]
         os.kill(worker["pid"], signal.SIGKILL)
-        wait_until(lambda child=child: not is_running(child))
+        assert comes_true(lambda child=child: not is_running(child))
 
 
 def raise_instance(kind):
@@ -832,7 +817,7 @@ def test_killed_process_breaks_a_managed_barrier(ctx):
         barrier = manager.Barrier(3)
         child = ctx.Process(target=barrier.wait)
         child.start()
-        wait_until(lambda: barrier.n_waiting == 1)
+        assert comes_true(lambda: barrier.n_waiting == 1)
         child.kill()
         child.join(DEADLOCK)
         with pytest.raises(threading.BrokenBarrierError):

@@ -13,9 +13,11 @@ import procession
 LIMIT = 300.0  # seconds; only a deadlock takes this long
 FOLDER = pathlib.Path(procession.__file__).parent
 
-# The parts of managers and pools from below, and those that each may name, wherever in its code.
-# All may name what is not listed.
+# The parts of connections, managers and pools from below, and those that each may name, wherever in
+# its code. All may name what is not listed.
 PARTS = {
+    "_handshake": (),
+    "_tls": (),
     "_links": (),
     "_homes": ("_links",),
     "_proxies": ("_links",),
@@ -151,6 +153,7 @@ def test_server_imports_nothing_that_clients_alone_need(tmp_path):
     assert not loaded & {
         *("_memory_manager", "_own_listener", "_residents", "_server_end", "pool"),
         *("_links.plain", "_served.conditions", "_served.events", "_served.locks"),
+        *("_handshake", "_tls"),
     }
 
 
@@ -160,6 +163,7 @@ def test_child_that_is_given_a_proxy_imports_no_server(tmp_path):
     assert not loaded & {
         *("_adopted", "_base_manager", "_manager_server", "managers"),
         *("_links.plain", "_residents.events", "_residents.locks", "_residents.queues"),
+        *("_handshake", "_tls"),
     }
 
 

@@ -6,28 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 import procession
+from tests.unit.waiting import comes_true, is_running
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
-
-
-def is_running(pid):
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + DEADLOCK
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.01)
 
 
 START_A_DAEMON = """
@@ -58,7 +43,7 @@ def test_daemon_dies_with_its_parent(tmp_path, method, end):
             assert is_running(pid)
             parent.send_signal(signal.SIGKILL)
         parent.wait(DEADLOCK)
-        wait_until(lambda: not is_running(pid))
+        assert comes_true(lambda: not is_running(pid))
 
 
 START_AND_END = """
@@ -118,7 +103,7 @@ def test_child_that_nobody_joins_is_no_zombie_once_another_is_started():
     first = ctx.Process(target=os._exit, args=(0,))
     first.start()
     pid = first.pid
-    wait_until(lambda: not is_running(pid))
+    assert comes_true(lambda: not is_running(pid))
     second = ctx.Process(target=do_nothing)
     second.start()
     second.join(DEADLOCK)

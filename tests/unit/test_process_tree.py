@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import procession
-from tests.unit.waiting import comes_true
+from tests.unit.waiting import comes_true, is_running
 
 # Says that it has a child and a grandchild, and goes on for ever, as they do.
 FAMILY = """
@@ -31,14 +31,6 @@ def family():
         yield root
         with contextlib.suppress(ProcessLookupError):
             os.killpg(root.pid, signal.SIGKILL)
-
-
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(") ")[2][0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_process_is_killed_with_all_below_it(family):

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from procession.connection import Pipe, wait
+from tests.children import run
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
@@ -52,14 +53,6 @@ def queue(ctx, request):
     yield created
     created._reader.close()
     created.close()
-
-
-def run(ctx, target, *args):
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    child.join(DEADLOCK)
-    assert child.exitcode == 0
-    child.close()
 
 
 def test_reader_is_readable_while_there_is_something(queue):

@@ -16,6 +16,7 @@ import pytest
 
 from procession import TasksLostError
 from procession.queues import JoinableQueue, Queue, SimpleQueue
+from tests.children import run
 
 DEADLOCK = 300.0  # seconds; only a deadlock takes this long
 
@@ -155,14 +156,6 @@ def put_twice(target, item):
     target.put(item)
     target.close()
     target.join_thread()
-
-
-def run(ctx, target, *args):
-    child = ctx.Process(target=target, args=args)
-    child.start()
-    child.join(DEADLOCK)
-    assert child.exitcode == 0
-    child.close()
 
 
 def get_and_be_killed(source, count, done):

@@ -1,6 +1,7 @@
 """What several of these modules need."""
 
 import contextlib
+import pathlib
 import signal
 import time
 
@@ -17,6 +18,15 @@ def comes_true(condition):
             return False
         time.sleep(0.002)
     return True
+
+
+def is_running(pid):
+    """Say whether there is a process of this number that has not ended."""
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 # What is to come within a block may come before it on a busy machine. So what it raises is awaited

@@ -7,11 +7,10 @@ use procession::pool::raw::{JobRef, RawBatch};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyIterator, PyList, PyType};
+use pyo3::types::{PyIterator, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::{EngineError, EngineResult};
-use crate::generic::generic_alias;
 use crate::jobs::{Call, Pack};
 use crate::result::settle;
 use crate::wait::{blocking, deadline_after};
@@ -132,7 +131,7 @@ fn push_next(
 }
 
 /// The results of `imap`.
-#[pyclass(name = "IMapIterator", module = "procession.pool", subclass, frozen, weakref)]
+#[pyclass(name = "IMapIterator", module = "procession.pool", subclass, frozen, weakref, generic)]
 pub(crate) struct PyIMapIterator(Arc<Stream>);
 
 /// The results of `imap_unordered`.
@@ -152,15 +151,6 @@ impl PyIMapIterator {
             Ok(feed) => feed.source.iter().try_for_each(|source| visit.call(&source.input)),
             Err(_) => Ok(()),
         }
-    }
-
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {

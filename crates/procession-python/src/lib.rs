@@ -17,7 +17,6 @@ mod error;
 mod failure;
 mod fork_server;
 mod forks;
-mod generic;
 mod iterate;
 mod jobs;
 mod late;

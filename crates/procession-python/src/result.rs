@@ -7,12 +7,11 @@ use procession::pool::raw::{Outcome, PoolError, RawBatch};
 use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyList, PyType};
+use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::{EngineError, EngineResult};
 use crate::failure::raised_by_task;
-use crate::generic::generic_alias;
 use crate::pickling::load_within_tree;
 use crate::wait::{blocking, deadline_after};
 
@@ -40,7 +39,7 @@ pub(crate) enum Shape {
 pub(crate) type Callbacks = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// The result of a call that a pool carries out.
-#[pyclass(name = "ApplyResult", module = "procession.pool", subclass, frozen, weakref)]
+#[pyclass(name = "ApplyResult", module = "procession.pool", subclass, frozen, weakref, generic)]
 pub(crate) struct PyApplyResult {
     batch: Arc<RawBatch>,
     shape: Shape,
@@ -203,15 +202,6 @@ impl PyApplyResult {
             Some(Err(error)) => visit.call(error),
             None => Ok(()),
         }
-    }
-
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
     }
 
     /// Block until the call is done and return its value, or raise what it raised.

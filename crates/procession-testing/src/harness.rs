@@ -42,6 +42,26 @@ pub fn run(init: fn(), tests: &[(&'static str, fn())]) -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// Says, as a variable of the environment, what an image of a test program does instead of testing.
+pub const ROLE: &str = "PROCESSION_TEST_ROLE";
+
+/// Calls `other` with what [`ROLE`] says, first thing; [`run`]s the tests in an image without it.
+///
+/// # Panics
+///
+/// As [`run`].
+#[must_use]
+pub fn run_by_role(
+    other: fn(&str) -> ExitCode,
+    init: fn(),
+    tests: &[(&'static str, fn())],
+) -> ExitCode {
+    match std::env::var(ROLE) {
+        Ok(role) => other(&role),
+        Err(_) => run(init, tests),
+    }
+}
+
 fn trial(name: &str, test: fn(), limit: Duration) -> Trial {
     Trial::test(name, move || guarded(test, limit)).with_ignored_flag(name.starts_with("soak_"))
 }

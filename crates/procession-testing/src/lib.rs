@@ -31,7 +31,7 @@ pub mod process;
 mod watchdog;
 
 pub use bench::{Contender, Report};
-pub use harness::run;
+pub use harness::{ROLE, run, run_by_role};
 pub use leaks::{LeakCheck, Leaks};
 pub use watchdog::Watchdog;
 

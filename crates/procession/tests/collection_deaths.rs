@@ -1,15 +1,15 @@
 //! Dicts and lists among processes that are killed at any moment.
 
+mod deaths;
+
 use std::process::ExitCode;
-use std::time::Duration;
 
 use procession::collection::{Dict, List};
-use procession::process::{self, Builder, JoinError, JoinHandle};
+use procession::process::{self, Builder, JoinHandle};
 use procession::shm::Arena;
-use procession_testing::process::wait_until;
 
-/// Only a deadlock takes this long.
-const DEADLOCK: Duration = Duration::from_secs(60);
+use self::deaths::{kill, work_before_kill};
+
 const WORKERS: usize = 2;
 const KILLS: usize = 200;
 /// So many elements go into the list, and come out of it, together.
@@ -100,27 +100,10 @@ fn hire(job: &dyn Fn(u64), number: u64) -> JoinHandle<()> {
     Builder::new().daemon(true).fork(|| job(number)).unwrap()
 }
 
-fn kill(worker: JoinHandle<()>) {
-    worker.kill().unwrap();
-    assert!(wait_until(DEADLOCK, || worker.exit_status().is_some()));
-    match worker.join() {
-        Err(JoinError::Died { status, .. } | JoinError::NeverStarted { status, .. }) => {
-            assert_eq!(status.signal(), Some(9), "a worker died by itself");
-        }
-        other => panic!("a worker ended by itself: {other:?}"),
-    }
-}
-
-/// Keeps the process busy for a moment that differs from kill to kill, without sleeping.
-fn work(number: usize) {
-    let rounds = (number * 7919 % 300_000) as u64;
-    std::hint::black_box((0..rounds).fold(0, |sum, number| std::hint::black_box(sum ^ number)));
-}
-
 fn spree(job: &dyn Fn(u64), look: &dyn Fn()) {
     let mut workers: Vec<_> = (0..WORKERS as u64).map(|number| hire(job, number)).collect();
     for number in 0..KILLS {
-        work(number);
+        work_before_kill(number, 300_000);
         kill(workers.remove(0));
         look();
         workers.push(hire(job, (number + WORKERS) as u64));

@@ -11,21 +11,17 @@ use procession::channel::Queue;
 use procession::memory::{Array, Atomic, NameError, OwnerDied, SharedMemory, Value};
 use procession::process::{self, Builder, StartMethod};
 use procession::shm::{Arena, Block};
+use procession_testing::ROLE;
 use procession_testing::process::kill;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Set for images of this program that are the first process of a tree of their own.
-const ROLE: &str = "PROCESSION_TEST_ROLE";
 /// What their memory is called.
 const NAME: &str = "PROCESSION_TEST_NAME";
 
 fn main() -> ExitCode {
-    if let Ok(role) = env::var(ROLE) {
-        process::init();
-        return other_tree(&role, &env::var(NAME).unwrap());
-    }
-    procession_testing::run(
+    procession_testing::run_by_role(
+        other_tree,
         process::init,
         procession_testing::tests![
             value_is_the_same_in_every_process,
@@ -234,7 +230,9 @@ fn start_tree(role: &str, name: &str) -> Child {
     command.spawn().unwrap()
 }
 
-fn other_tree(role: &str, name: &str) -> ExitCode {
+fn other_tree(role: &str) -> ExitCode {
+    process::init();
+    let name = &env::var(NAME).unwrap();
     match role {
         "attach" => drop(SharedMemory::attach(name).unwrap()),
         "make" => drop(SharedMemory::create(name, 10).unwrap()),

@@ -12,20 +12,16 @@ use procession::process::{
     SpawnError, StartMethod, active_children, spawn, stop_fork_server,
 };
 use procession::shm::Arena;
+use procession_testing::ROLE;
 use procession_testing::process::{children, kill, reap};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Set for images of this program that are to do something else than test; see `other_main`.
-const ROLE: &str = "PROCESSION_TEST_ROLE";
-
 fn main() -> ExitCode {
-    if let Ok(role) = env::var(ROLE) {
-        return other_main(&role);
-    }
-    procession_testing::run(
+    procession_testing::run_by_role(
+        other_main,
         process::init,
         procession_testing::tests![
             spawned_function_returns_its_value,

@@ -1,7 +1,6 @@
 //! The fork server: what it makes, and what is left when somebody is killed.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,6 +14,7 @@ use procession::process::{
     Zygote, active_children, announce_exit, spawn, stop_fork_server, take_boot,
 };
 use procession::shm::{Arena, Parcel, Pins};
+use procession_testing::ROLE;
 use procession_testing::process::{children, is_running, kill, signal, wait_until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Signal;
@@ -22,14 +22,9 @@ use rustix::process::Signal;
 /// Only a failure takes this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Set for images of this program that are to be a fork server of their own; see `other_main`.
-const ROLE: &str = "PROCESSION_TEST_ROLE";
-
 fn main() -> ExitCode {
-    if let Ok(role) = env::var(ROLE) {
-        return other_main(&role);
-    }
-    procession_testing::run(
+    procession_testing::run_by_role(
+        other_main,
         process::init,
         procession_testing::tests![
             one_fork_server_makes_all_children,

@@ -13,20 +13,16 @@ use procession::command::{RunningCommand, Stdio, command};
 use procession::process::{
     self, Builder, TreeError, TreeGuard, active_children, kill_process_tree,
 };
+use procession_testing::ROLE;
 use procession_testing::process::{children, descendants, is_running, kill, signal, wait_until};
 use rustix::process::Signal;
 
 /// Only a failure takes this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Set for images of this program that are to do something else than test; see `other_main`.
-const ROLE: &str = "PROCESSION_TEST_ROLE";
-
 fn main() -> ExitCode {
-    if let Ok(role) = env::var(ROLE) {
-        return other_main(&role);
-    }
-    procession_testing::run(
+    procession_testing::run_by_role(
+        other_main,
         process::init,
         procession_testing::tests![
             tree_ends_to_its_last_leaf_and_siblings_live_on,

@@ -3,16 +3,20 @@
 //! Producers and consumers use one queue, and one of them is killed every few milliseconds, wherever
 //! it happens to be. Messages carry numbers, so that it can be said of each whether it arrived once.
 
+mod deaths;
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use procession::channel::connection::wait;
 use procession::channel::{ByteQueue, GetError, JoinableByteQueue, PutError, TasksError};
-use procession::process::{self, Builder, JoinError, JoinHandle};
+use procession::process::{self, Builder, JoinHandle};
 use procession::shm::Arena;
 use procession::sync::Event;
 use procession_testing::process::wait_until;
+
+use self::deaths::{kill, work_before_kill};
 
 /// Only a deadlock takes this long.
 const DEADLOCK: Duration = Duration::from_secs(60);
@@ -20,6 +24,8 @@ const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 2;
 /// How many are killed in a quick test.
 const KILLS: usize = 200;
+/// Rounds of work from kill to kill, at most.
+const MOST_WORK: usize = 300_000;
 /// For how long they are in a long one.
 const SOAK: Duration = Duration::from_secs(60);
 /// As short as makes a consumer come back to look whether it is to end.
@@ -57,12 +63,6 @@ impl Until {
 
 fn soak() -> Until {
     Until::Time(Instant::now() + SOAK)
-}
-
-/// Keeps the process busy for a moment that differs from kill to kill, without sleeping.
-fn work(number: usize) {
-    let rounds = (number * 7919 % 300_000) as u64;
-    std::hint::black_box((0..rounds).fold(0, |sum, number| std::hint::black_box(sum ^ number)));
 }
 
 fn past() -> Option<Instant> {
@@ -128,22 +128,11 @@ impl<'a> Crew<'a> {
     }
 }
 
-fn kill(worker: JoinHandle<()>) {
-    worker.kill().unwrap();
-    match worker.join() {
-        Err(JoinError::Died { status, .. } | JoinError::NeverStarted { status, .. }) => {
-            assert_eq!(status.signal(), Some(9), "a worker died by itself");
-        }
-        Err(other) => panic!("a worker failed: {other}"),
-        Ok(()) => panic!("a worker stopped before it was told to"),
-    }
-}
-
 /// Kills one after the other, of both crews in turn; returns how many consumers.
 fn spree(producers: &mut Crew<'_>, consumers: &mut Crew<'_>, until: Until) -> usize {
     let mut kills = 0;
     while !until.reached(kills) {
-        work(kills);
+        work_before_kill(kills, MOST_WORK);
         if kills % 2 == 0 {
             producers.replace_oldest()
         } else {
@@ -296,7 +285,7 @@ fn count(until: Until) {
             queue.put(&message(1, next), None).unwrap();
             next += 1;
         }
-        work(kills);
+        work_before_kill(kills, MOST_WORK);
         consumers.replace_oldest();
         kills += 1;
         lost += lost_until_done(&queue);

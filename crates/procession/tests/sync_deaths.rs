@@ -3,14 +3,18 @@
 //! In each test some processes use one object, and one of them is killed again and again, wherever it
 //! happens to be. What the object promises must hold all the time, and nobody may hang.
 
+mod deaths;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use procession::process::{self, Builder, JoinError, JoinHandle};
+use procession::process::{self, Builder, JoinHandle};
 use procession::sync::{
     Barrier, BarrierError, Condition, Event, Lock, LockOutcome, Mutex, RLock, Semaphore,
 };
 use procession_testing::process::wait_until;
+
+use self::deaths::{kill, work, work_before_kill};
 
 /// Only a deadlock takes this long.
 const DEADLOCK: Duration = Duration::from_secs(60);
@@ -42,11 +46,6 @@ fn main() -> ExitCode {
     )
 }
 
-/// Keeps the process busy for a moment, without sleeping.
-fn work(rounds: usize) -> u64 {
-    (0..rounds as u64).fold(0, |sum, number| std::hint::black_box(sum ^ number))
-}
-
 /// Processes that do the same until they are told to stop.
 struct Crew<'a> {
     stop: Event,
@@ -73,16 +72,8 @@ impl<'a> Crew<'a> {
 
     /// Kills the one that has been there longest, at a moment that differs from kill to kill.
     fn kill(&mut self, number: usize) {
-        work(number * 7919 % 60_000);
-        let worker = self.workers.remove(0);
-        worker.kill().unwrap();
-        match worker.join() {
-            Err(JoinError::Died { status, .. } | JoinError::NeverStarted { status, .. }) => {
-                assert_eq!(status.signal(), Some(9), "a worker died by itself");
-            }
-            Err(other) => panic!("a worker failed: {other}"),
-            Ok(()) => panic!("a worker stopped before it was told to"),
-        }
+        work_before_kill(number, 60_000);
+        kill(self.workers.remove(0));
     }
 
     /// Tells all to stop, and waits for that. `wake` lets those go on that wait for something.

@@ -1,19 +1,17 @@
 //! `ArenaDict`.
 
 use procession::collection::{ByteDict, Change, Content, Item, StoredKey};
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple, PyType};
 
 use super::keys::{KeyForm, Known, OwnedKey, at_key, load_key};
-use super::{load, locked, repr_of, store};
+use super::{load, locked, reduced, repr_of, store};
 use crate::error::EngineResult;
-use crate::generic::generic_alias;
-use crate::late::packed;
 
 /// A dict that any process of the tree can use; its values are copies.
-#[pyclass(name = "ArenaDict", module = "procession._procession", frozen, weakref, mapping)]
+#[pyclass(name = "ArenaDict", module = "procession._procession", frozen, weakref, generic, mapping)]
 pub(crate) struct PyArenaDict(ByteDict);
 
 impl PyArenaDict {
@@ -148,15 +146,6 @@ impl PyArenaDict {
         Ok(dict)
     }
 
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
-    }
-
     /// The dict that a `handle_id` stands for.
     #[classmethod]
     #[pyo3(signature = (handle_id, /))]
@@ -166,8 +155,7 @@ impl PyArenaDict {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> EngineResult<(Bound<'py, PyAny>, (u64,))> {
-        let handle = packed(slf, slf.get().0.note())?;
-        Ok((slf.get_type().getattr("_open")?, (handle,)))
+        reduced(slf, slf.get().0.note())
     }
 
     /// The number by which every process of the tree knows the dict.
@@ -289,7 +277,7 @@ impl PyArenaDict {
     ) -> EngineResult<Bound<'py, PyAny>> {
         if default.len() > 1 {
             let text = format!("pop expected at most 2 arguments, got {}", default.len() + 1);
-            return Err(pyo3::exceptions::PyTypeError::new_err(text).into());
+            return Err(PyTypeError::new_err(text).into());
         }
         match self.find(key, true)? {
             Some(content) => load(key.py(), &content),
@@ -339,7 +327,7 @@ impl PyArenaDict {
     ) -> EngineResult<()> {
         if args.len() > 1 {
             let text = format!("update expected at most 1 argument, got {}", args.len());
-            return Err(pyo3::exceptions::PyTypeError::new_err(text).into());
+            return Err(PyTypeError::new_err(text).into());
         }
         let entries = collect(args, kwargs)?;
         if entries.is_empty() { Ok(()) } else { self.put_all(&entries) }

@@ -9,13 +9,11 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{IntoPyDict, PyIterator, PyList, PySlice, PyTuple, PyType};
 
 use super::slices::{Index, Positions, Slice, position};
-use super::{load, locked, repr_of, store};
+use super::{load, locked, reduced, repr_of, store};
 use crate::error::EngineResult;
-use crate::generic::generic_alias;
-use crate::late::packed;
 
 /// A list that any process of the tree can use; its elements are copies.
-#[pyclass(name = "ArenaList", module = "procession._procession", frozen, weakref)]
+#[pyclass(name = "ArenaList", module = "procession._procession", frozen, weakref, generic)]
 pub(crate) struct PyArenaList(ByteList);
 
 /// What is wrong with an assignment to an extended slice.
@@ -174,15 +172,6 @@ impl PyArenaList {
         Ok(list)
     }
 
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
-    }
-
     /// The list that a `handle_id` stands for.
     #[classmethod]
     #[pyo3(signature = (handle_id, /))]
@@ -192,8 +181,7 @@ impl PyArenaList {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> EngineResult<(Bound<'py, PyAny>, (u64,))> {
-        let handle = packed(slf, slf.get().0.note())?;
-        Ok((slf.get_type().getattr("_open")?, (handle,)))
+        reduced(slf, slf.get().0.note())
     }
 
     /// The number by which every process of the tree knows the list.

@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 use procession::WaitError;
 use procession::collection::{ByteDict, ByteList, Content, DictGuard, Item, ListGuard};
+use procession::shm::ArenaError;
 use pyo3::prelude::*;
 
 pub(crate) use dict::PyArenaDict;
@@ -20,6 +21,7 @@ pub(crate) use list::PyArenaList;
 
 use crate::draft::with_draft;
 use crate::error::EngineResult;
+use crate::late::packed;
 use crate::pickling::{dump_draft, load_untouched};
 
 /// A container of the engine.
@@ -103,6 +105,15 @@ fn store(value: &Bound<'_, PyAny>) -> EngineResult<Item> {
 #[inline]
 fn load<'py>(py: Python<'py>, content: &Content) -> EngineResult<Bound<'py, PyAny>> {
     load_untouched(py, content)
+}
+
+/// How the process that unpickles a container comes by it: its class opens it by its number.
+fn reduced<'py>(
+    container: &Bound<'py, PyAny>,
+    noted: Result<u64, ArenaError>,
+) -> EngineResult<(Bound<'py, PyAny>, (u64,))> {
+    let handle = packed(container, noted)?;
+    Ok((container.get_type().getattr("_open")?, (handle,)))
 }
 
 thread_local! {

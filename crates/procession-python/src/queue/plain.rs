@@ -5,11 +5,10 @@ use procession::shm::Pins;
 use pyo3::exceptions::{PyAssertionError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::types::{PyList, PyTuple};
 
 use crate::draft::with_draft;
 use crate::error::EngineResult;
-use crate::generic::generic_alias;
 use crate::late::Late;
 use crate::number;
 use crate::pickling::{dump_draft, load_within_tree};
@@ -21,7 +20,15 @@ use crate::queue::{
 use crate::wait::{blocking, truth};
 
 /// A queue that any process of the tree can put objects into and get them from.
-#[pyclass(name = "Queue", module = "procession._procession", subclass, frozen, dict, weakref)]
+#[pyclass(
+    name = "Queue",
+    module = "procession._procession",
+    subclass,
+    frozen,
+    dict,
+    weakref,
+    generic
+)]
 pub(crate) struct PyQueue {
     /// Empty between `__new__` and `__init__` or `__setstate__`, so that a subclass is free in
     /// what its `__init__` takes; and for good in one that sets the original's attributes itself.
@@ -86,15 +93,6 @@ impl PyQueue {
         let _ = ctx;
         let queue = ByteQueue::new(usize::try_from(maxsize).unwrap_or(0))?;
         Ok(self.set(queue)?)
-    }
-
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {

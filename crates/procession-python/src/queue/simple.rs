@@ -2,18 +2,25 @@
 
 use procession::channel::ByteQueue;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyTuple;
 
 use crate::draft::with_draft;
 use crate::error::EngineResult;
-use crate::generic::generic_alias;
 use crate::late::Late;
 use crate::pickling::{dump_draft, load_within_tree};
 use crate::queue::ends::{PyQueueReader, PyQueueWriter};
 use crate::queue::{Closed, original, receive, send, set, set_state, state_of, uninitialized};
 
 /// A queue without limits of size or time.
-#[pyclass(name = "SimpleQueue", module = "procession._procession", subclass, frozen, dict, weakref)]
+#[pyclass(
+    name = "SimpleQueue",
+    module = "procession._procession",
+    subclass,
+    frozen,
+    dict,
+    weakref,
+    generic
+)]
 pub(crate) struct PySimpleQueue {
     /// As in a queue.
     pub(super) queue: Late<ByteQueue>,
@@ -42,15 +49,6 @@ impl PySimpleQueue {
     fn __init__(&self, ctx: &Bound<'_, PyAny>) -> EngineResult<()> {
         let _ = ctx;
         Ok(self.set(ByteQueue::new(0)?)?)
-    }
-
-    #[classmethod]
-    #[pyo3(signature = (item, /))]
-    fn __class_getitem__<'py>(
-        class: &Bound<'py, PyType>,
-        item: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        generic_alias(class, item)
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> EngineResult<Bound<'py, PyAny>> {

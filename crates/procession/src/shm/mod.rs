@@ -2,7 +2,8 @@
 //!
 //! | file      | what is in it                                                              |
 //! |-----------|----------------------------------------------------------------------------|
-//! | `arena`   | making and inheriting the arena; allocating and freeing blocks             |
+//! | `arena`   | making and inheriting the arena                                            |
+//! | `alloc`   | allocating and freeing blocks, and finding them                            |
 //! | `spans`   | small blocks: one state word each                                          |
 //! | `runs`    | large blocks: the table of runs                                            |
 //! | `members` | the processes of the tree; burying the dead                                |
@@ -20,6 +21,7 @@
 //! living process, an object or a reference in a living process's ledger or in a parcel leads to
 //! it, or its owner is dead and not buried yet.
 
+mod alloc;
 mod arena;
 mod block;
 mod error;

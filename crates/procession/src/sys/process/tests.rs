@@ -1,11 +1,16 @@
 //! Tests with real processes.
+#![allow(unsafe_code)] // Listed in SAFETY.md.
 
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
 
 use rustix::pipe::PipeFlags;
 
+use super::signals::empty_signal_set;
+use super::stat::{parse_stat, pidfds_have_inodes};
 use super::*;
 use crate::sys::fd::poll_readable;
 use crate::sys::memory::memfd;
