@@ -18,6 +18,7 @@ use crate::pool::transport::{ArenaTransport, Limits, Transport, WorkerBoot};
 use crate::primitive::Ordering;
 use crate::process::Child;
 use crate::shm::Pins;
+use crate::sync::spin;
 use crate::sys::cpu;
 
 /// How to set up a [`RawPool`].
@@ -150,6 +151,7 @@ impl RawPool {
         let sets = options.affinity.sets()?;
         let transport: Arc<dyn Transport> = Arc::new(ArenaTransport::new(options.limits(), sets)?);
         let core = Arc::new(Core::new(transport, options.workers, options.retries)?);
+        spin::tune();
         let supervisor = Supervisor::launch_all(Arc::clone(&core), launcher)?;
         Ok(Self { core, thread: Mutex::new(Some(supervisor.start()?)) })
     }

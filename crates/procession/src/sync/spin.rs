@@ -235,6 +235,12 @@ fn this_cpu() -> u32 {
     if cfg!(loom) { 0 } else { crate::sys::cpu::current_cpu().wrapping_add(1) }
 }
 
+/// Finds out how to spin, if this process does not know yet. Children that are forked later know too,
+/// and need not each read what the system says of processors.
+pub(crate) fn tune() {
+    tuning::get();
+}
+
 #[cfg(not(loom))]
 mod tuning {
     use std::hint::black_box;
