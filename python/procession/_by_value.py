@@ -93,7 +93,10 @@ def pickle_instead(obj: object, refusal: Exception | None) -> tuple[Buffer, bool
         return buffer
 
     if refusal is not None:
-        return _by_value(obj, make, pickler, refusal), True
+        try:
+            return _by_value(obj, make, pickler, refusal), True
+        finally:
+            del refusal  # see `_by_value`
     try:
         return _by_value(obj, make, pickler, None), True
     except Exception:
@@ -139,18 +142,21 @@ def _names_what_stays_here(pickled: Buffer) -> bool:
 def _by_value(
     obj: object, make: Callable[[Any], Buffer], pickler: type, refusal: Exception | None
 ) -> Buffer:
-    if refusal is not None and not isinstance(refusal, _REFUSALS):
-        raise refusal
     outer = getattr(_here, "last", None)  # if this is called by a reducer
     try:
-        return make(_pickler_by_value(pickler))
-    except Exception as error:
-        # What the standard library says, as programs know it; the second attempt is for the note.
-        refused = refusal or error
-        refused.add_note(_explanation(obj, error))
-        raise refused from None
+        if refusal is not None and not isinstance(refusal, _REFUSALS):
+            raise refusal
+        try:
+            return make(_pickler_by_value(pickler))
+        except Exception as error:
+            # What the standard library says, as programs know it; this attempt is for the note.
+            (refusal or error).add_note(_explanation(obj, error))
+            raise (refusal or error) from None
     finally:
         _here.last = outer
+        # An exception that is held by the frames it went through would keep all that these and
+        # their callers hold, until the next collection.
+        del refusal
 
 
 def _explanation(obj: object, error: Exception) -> str:

@@ -36,10 +36,13 @@ __all__ = [
     "register_reducers",
     "replace",
     "spawning_popen",
+    "tracker",
+    "use_tracker",
     "util",
 ]
 
 _PACKAGE = "multiprocessing"
+_TRACKER = "multiprocessing.resource_tracker"
 
 _lock = threading.RLock()
 _here = threading.local()  # has `loading` set in a thread that imports what is the original's
@@ -47,6 +50,7 @@ _own: dict[str, ModuleType] = {}  # the original's modules, once some of their n
 _given_away: set[str] = set()
 _replaced: dict[str, Any] = {}  # attributes of the package that are answered by something else
 _registrations: list[Callable[[Any], object]] = []  # see `register_reducers`
+_tracker: list[int] = []  # the descriptor that `use_tracker` was given, if it was
 
 
 def load(name: str = "") -> ModuleType:
@@ -125,6 +129,27 @@ def register_reducers(register: Callable[[Any], object]) -> None:
         register(load("reduction"))
 
 
+def tracker() -> int | None:
+    """Return the descriptor of the original's resource tracker, if it runs."""
+    module = loaded("resource_tracker")
+    if module is None:
+        return _tracker[0] if _tracker else None
+    descriptor: int | None = module._resource_tracker._fd
+    return descriptor
+
+
+def use_tracker(descriptor: int) -> None:
+    """Let the original's resource tracker be the one that is running, with this descriptor.
+
+    The original is told now or, if it has not been imported, once its module for that is.
+    """
+    with _lock:
+        _tracker[:] = [descriptor]
+        is_there = _PACKAGE in (_own or sys.modules)
+    if is_there:
+        load("resource_tracker")._resource_tracker._fd = descriptor
+
+
 def spawning_popen() -> Any:
     """Return what this thread starts a process by, if it is pickling for that."""
     context = loaded("context")
@@ -185,17 +210,22 @@ def _import_among_its_own(full_name: str) -> None:
         sys.modules.update(given_away)
 
 
-class _PackageFinder:
-    """Finds the original's package, of which `process` has been imported before."""
+class _Finder:
+    """Finds what is told something once it has been imported.
+
+    That is the original's package, of which `process` was imported before it, and, where a tracker
+    runs already, the module for that.
+    """
 
     def find_spec(
-        self, name: str, _path: Sequence[str] | None = None, _target: object = None
+        self, name: str, path: Sequence[str] | None = None, _target: object = None
     ) -> ModuleSpec | None:
-        if name != _PACKAGE:
+        if name != _PACKAGE and (name != _TRACKER or not _tracker):
             return None
-        spec = PathFinder.find_spec(name)
+        spec = PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _PackageLoader(spec.loader.name, spec.loader.path)
+            loader = _PackageLoader if name == _PACKAGE else _TrackerLoader
+            spec.loader = loader(spec.loader.name, spec.loader.path)
         return spec
 
 
@@ -211,6 +241,12 @@ class _PackageLoader(SourceFileLoader):
             register(reduction)
 
 
+class _TrackerLoader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        vars(module)["_resource_tracker"]._fd = _tracker[0]
+
+
 def _import_process() -> ModuleType:
     """Import `multiprocessing.process`, without the package if that is possible."""
     full_name = f"{_PACKAGE}.process"
@@ -223,7 +259,7 @@ def _import_process() -> ModuleType:
     spec = PathFinder.find_spec(full_name, package.submodule_search_locations)
     if spec is None or not isinstance(spec.loader, SourceFileLoader):
         return _import(full_name)
-    finder: Any = _PackageFinder()
+    finder: Any = _Finder()
     sys.meta_path.insert(0, finder)
     module = sys.modules[full_name] = type(sys)(full_name)
     module.__spec__ = spec

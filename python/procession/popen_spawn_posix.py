@@ -56,8 +56,10 @@ class Popen(popen_fork.Popen):
         self, preparation: dict[str, Any], process_obj: Any, parent_sentinel: int
     ) -> memoryview:
         preparation["procession_parent_sentinel"] = self._for_child(parent_sentinel)
-        tracker = spawn.running_tracker()
+        tracker = _stdlib.tracker()
         if tracker is not None:
+            # A child without it would start one of its own, which would clean up after the child
+            # what is still in use elsewhere.
             preparation["procession_tracker"] = self._for_child(tracker)
         preparation["procession_complaint"] = spawn.complaint()
         payload = io.BytesIO()

@@ -108,17 +108,6 @@ def _token() -> Any:
     return token
 
 
-def running_tracker() -> int | None:
-    """Return the descriptor of the original's resource tracker, if it runs.
-
-    A child without it would start a tracker of its own, which would clean up after the child
-    what is still in use elsewhere.
-    """
-    tracker: Any = _stdlib.loaded("resource_tracker")
-    descriptor: int | None = None if tracker is None else tracker._resource_tracker._fd
-    return descriptor
-
-
 def freeze_support() -> None:
     """Run the child's code if this is a child, and exit."""
     if is_forking(sys.argv):
@@ -195,8 +184,7 @@ def prepare(data: dict[str, Any]) -> None:
 
         _alias.install()
     if "procession_tracker" in data:
-        tracker: Any = _stdlib.load("resource_tracker")
-        tracker._resource_tracker._fd = data["procession_tracker"].detach()
+        _stdlib.use_tracker(data["procession_tracker"].detach())
     current = process.current_process()
     if "name" in data:
         current.name = data["name"]

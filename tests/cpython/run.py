@@ -116,6 +116,7 @@ class Runner:
         scope = tomllib.loads((HERE / "scope.toml").read_text())
         self.entries = read_scope(scope)
         self.limit = float(scope["limit"])
+        self.limit_on_the_list = float(scope["limit_on_the_list"])
         self.expected = scope["expected"]
         self.optional = scope.get("optional", [])
         whole = options.all or options.under == "original"
@@ -200,7 +201,7 @@ class Runner:
     def run_entry(self, entry):
         skips = {skip.test: skip for skip in self.skips if entry.method in skip.methods}
         began = time.monotonic()
-        outcomes, log = self.run_class(entry, self.options.tests or ["*"], list(skips))
+        outcomes, log = self.run_class(entry, self.options.tests or ["*"], list(skips), self.limit)
         for test, outcome in outcomes.items():
             if outcome.kind == "listed":
                 outcome.text = skips[test].reason
@@ -218,11 +219,11 @@ class Runner:
     def look_whether_stale(self, entry, skip):
         """Run by itself, so that it can do no harm to others, a test that need not pass."""
         skip.met = True
-        outcomes, _ = self.run_class(entry, [skip.test], [])
+        outcomes, _ = self.run_class(entry, [skip.test], [], self.limit_on_the_list)
         if {outcome.kind for outcome in outcomes.values()} == {"passed"}:
             skip.stale.append(f"{skip.test}: it passes under {entry.method}")
 
-    def run_class(self, entry, only, skip):
+    def run_class(self, entry, only, skip, limit):
         """Run tests of a class in a process; return what became of each, and what was printed."""
         folder = self.folder / str(next(self.runs))
         folder.mkdir()
@@ -236,7 +237,7 @@ class Runner:
         ]
         (folder / "work").mkdir()
         with log.open("wb") as output:
-            problem = watch(command, self.limit, folder / "work", self.environment, output)
+            problem = watch(command, limit, folder / "work", self.environment, output)
         outcomes = read_record(record)
         if not outcomes and not problem:
             problem = "no test ran"

@@ -164,6 +164,52 @@ def test_server_of_a_manager_imports_nothing_slow_before_it_answers(tmp_path):
     assert not names & SLOW
 
 
+# What the children print: whether the original's package was there, and the pipe to its tracker.
+CHILDREN_WITH_A_TRACKER = """
+import os, sys
+import procession
+from procession import _stdlib
+
+def pipe(descriptor):
+    return os.fstat(descriptor).st_ino
+
+def look(method, depth, pipes):
+    before = _stdlib._PACKAGE in (_stdlib._own or sys.modules)
+    if depth:
+        run(method, depth - 1, pipes)
+    from multiprocessing import resource_tracker
+    resource_tracker.ensure_running()
+    pipes.put((before, pipe(resource_tracker._resource_tracker._fd)))
+
+def run(method, depth, pipes):
+    child = procession.get_context(method).Process(target=look, args=(method, depth, pipes))
+    child.start()
+    child.join()
+
+if __name__ == "__main__":
+    {install}
+    tracker = _stdlib.load("resource_tracker")
+    tracker.ensure_running()
+    pipes = procession.SimpleQueue()
+    for method in ("spawn", "forkserver"):
+        run(method, 1, pipes)
+        there = [pipes.get() for _ in range(2)]
+        assert {{pipe for _, pipe in there}} == {{pipe(tracker._resource_tracker._fd)}}, there
+        print(method, sorted({{before for before, _ in there}}))
+"""
+
+
+@pytest.mark.parametrize("install", ["pass", "procession.install()"])
+def test_children_use_the_tracker_of_the_original_that_runs(tmp_path, install):
+    script = tmp_path / "script.py"
+    script.write_text(CHILDREN_WITH_A_TRACKER.format(install=install))
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stderr == ""
+    # That of the original is imported by who starts a child, and by who asks for the tracker.
+    assert done.stdout == "spawn [False]\nforkserver [False]\n"
+
+
 def test_registries_are_shared():
     import multiprocessing.process
     import multiprocessing.reduction

@@ -1,7 +1,8 @@
 //! `imap` and `imap_unordered`: results as they come, input as it is needed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use procession::pool::raw::{JobRef, RawBatch};
 use pyo3::exceptions::PyStopIteration;
@@ -32,7 +33,32 @@ pub(crate) struct Stream {
     batch: RawBatch,
     /// Whether the value of a task is a list of results.
     chunks: bool,
+    /// Whoever has it may lock `feed`.
+    turn: Mutex<()>,
+    /// Locked and let go of by threads that are attached to the interpreter, so that it is either locked
+    /// or not for all of a garbage collection, which looks at it several times.
     feed: Mutex<Feed>,
+}
+
+/// The feed, locked.
+struct Turn<'a> {
+    // Goes first.
+    feed: MutexGuard<'a, Feed>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Deref for Turn<'_> {
+    type Target = Feed;
+
+    fn deref(&self) -> &Feed {
+        &self.feed
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
 }
 
 struct Feed {
@@ -58,14 +84,16 @@ impl Stream {
             ready: VecDeque::new(),
             failed: false,
         };
-        let stream = Arc::new(Self { batch, chunks, feed: Mutex::new(feed) });
+        let stream = Arc::new(Self { batch, chunks, turn: Mutex::new(()), feed: Mutex::new(feed) });
         stream.lock(py).fill(py, &stream.batch)?;
         Ok(stream)
     }
 
-    fn lock<'a>(&'a self, py: Python<'_>) -> MutexGuard<'a, Feed> {
+    fn lock<'a>(&'a self, py: Python<'_>) -> Turn<'a> {
         // Nothing is half-changed when an exception of the input passes through.
-        self.feed.lock_py_attached(py).unwrap_or_else(|poisoned| poisoned.into_inner())
+        let turn = self.turn.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { feed, _turn: turn }
     }
 
     /// Submits all that is left, since the pool is about to close.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::Queue;
 use crate::channel::connection::{
-    self, Address, Client as Connector, EndpointError, Signal, Waitable,
+    self, Address, ByteConnection, Client as Connector, EndpointError, RecvError, Signal, Waitable,
 };
 use crate::manager::host::{ManagerError, Plan, open};
 use crate::manager::host_calls::Host;
@@ -206,8 +206,28 @@ fn ask_to_end(address: &Address, key: &[u8]) -> Result<(), EndpointError> {
     let request = Value::Tuple(request).to_pickle().expect("a short request can be written");
     // That it has ended is seen by its end.
     if connection.send(&request).is_ok() {
-        let deadline = Instant::now().checked_add(PATIENCE);
-        let _ = connection.poll(deadline);
+        wait_for_answer(&connection, Instant::now().checked_add(PATIENCE));
     }
     Ok(())
+}
+
+/// Blocks until there is an answer, or the end of the connection, or `deadline`.
+fn wait_for_answer(connection: &ByteConnection, deadline: Option<Instant>) {
+    // Interrupted by a handler of the program, which is no reason to stop waiting.
+    while matches!(connection.poll(deadline), Err(RecvError::Interrupted)) {}
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::channel::connection::byte_pipe;
+
+    #[test]
+    fn wait_for_an_answer_goes_on_after_an_interruption() {
+        let (connection, _silent) = byte_pipe().unwrap();
+        // A connection interrupts whoever waits longer than a second, as a signal does.
+        let deadline = Instant::now() + Duration::from_millis(1100);
+        wait_for_answer(&connection, Some(deadline));
+        assert!(Instant::now() >= deadline, "gave up before the deadline");
+    }
 }
