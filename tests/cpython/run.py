@@ -398,6 +398,8 @@ def main():
         print(f"{sys.executable} has no test suite of its own: install its `test` package")
         print(Totals(failed=1))
         return 1
+    # A shell has what it runs in the background ignore it, and the tests would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="procession-cpython-") as folder:
         return 0 if Runner(options, folder).run() else 1
 
