@@ -29,6 +29,8 @@ class Popen:
         # It ends the children when this process does.
         _stdlib.load("util")
         _process.open_nowhere()
+        # Before anything that the child prints.
+        _process.flush()
         self.returncode: int | None = None
         self._launch(process_obj)
         self.pid = self._child.pid

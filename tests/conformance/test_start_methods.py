@@ -91,6 +91,17 @@ print(child in mp.active_children(), child.exitcode)
     assert run_program(mp, program, method) == ["True", "False 3"]
 
 
+def test_what_was_printed_before_comes_before_what_the_child_prints(mp, method):
+    program = """
+print("before")
+child = mp.get_context(sys.argv[1]).Process(target=print, args=("from the child",))
+child.start()
+child.join()
+print("after")
+"""
+    assert run_program(mp, program, method) == ["before", "from the child", "after"]
+
+
 @pytest.mark.parametrize("unknown", ["", "Fork", "thread"])
 def test_unknown_method_is_refused_by_name(mp, method, unknown):
     for source in (mp, mp.get_context(method)):
